@@ -1,0 +1,20 @@
+"""Strict mode for every test: x64, no silent rank or dtype promotion, shapes and types checked on every call."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jaxtyping.install_import_hook("rlrazor", "beartype.beartype")
+
+
+@pytest.fixture
+def as_installed(monkeypatch):
+    """Without the import hook's checks, so that a test meets the errors that a user meets."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

@@ -1,0 +1,53 @@
+"""An exact laboratory for the KL geometry of RL post-training.
+
+On a finite outcome space the reward-tilted optimal policy, both KL directions, the path of a policy gradient and
+what it forgets on the way are closed forms or small ODEs. These are pure functions on normalised log-probabilities
+`[..., outcomes]`, safe under `jit`, `vmap` and `grad`.
+"""
+
+from rlrazor.checks import check_distribution as check_distribution
+from rlrazor.checks import check_positive as check_positive
+from rlrazor.checks import check_reward as check_reward
+from rlrazor.divergences import bhattacharyya_coefficient as bhattacharyya_coefficient
+from rlrazor.divergences import binary_kl as binary_kl
+from rlrazor.divergences import chi2_divergence as chi2_divergence
+from rlrazor.divergences import cross_entropy as cross_entropy
+from rlrazor.divergences import entropy as entropy
+from rlrazor.divergences import hellinger_distance as hellinger_distance
+from rlrazor.divergences import jeffreys_divergence as jeffreys_divergence
+from rlrazor.divergences import jensen_shannon_divergence as jensen_shannon_divergence
+from rlrazor.divergences import kl_divergence as kl_divergence
+from rlrazor.divergences import renyi_divergence as renyi_divergence
+from rlrazor.divergences import total_variation as total_variation
+from rlrazor.flows import Trajectory as Trajectory
+from rlrazor.flows import forward_kl_flow as forward_kl_flow
+from rlrazor.flows import gradient_flow as gradient_flow
+from rlrazor.flows import mirror_descent as mirror_descent
+from rlrazor.flows import regularized_reward_flow as regularized_reward_flow
+from rlrazor.flows import reverse_kl_flow as reverse_kl_flow
+from rlrazor.flows import reward_flow as reward_flow
+from rlrazor.geometry import Projection as Projection
+from rlrazor.geometry import e_geodesic as e_geodesic
+from rlrazor.geometry import fisher_metric as fisher_metric
+from rlrazor.geometry import fisher_rao_distance as fisher_rao_distance
+from rlrazor.geometry import i_projection as i_projection
+from rlrazor.geometry import m_geodesic as m_geodesic
+from rlrazor.geometry import m_projection as m_projection
+from rlrazor.objectives import expected_reward as expected_reward
+from rlrazor.objectives import regularized_reward as regularized_reward
+from rlrazor.objectives import sft_loss as sft_loss
+from rlrazor.policies import GaussianMixture as GaussianMixture
+from rlrazor.policies import mixture_policy as mixture_policy
+from rlrazor.policies import softmax_policy as softmax_policy
+from rlrazor.tilting import Frontier as Frontier
+from rlrazor.tilting import Tilt as Tilt
+from rlrazor.tilting import best_of_n as best_of_n
+from rlrazor.tilting import condition as condition
+from rlrazor.tilting import frontier as frontier
+from rlrazor.tilting import implied_reward as implied_reward
+from rlrazor.tilting import log_partition as log_partition
+from rlrazor.tilting import tilt as tilt
+from rlrazor.tilting import tilt_to_kl as tilt_to_kl
+from rlrazor.tilting import tilt_to_reward as tilt_to_reward
+
+__version__ = "0.1.0"

@@ -1,0 +1,170 @@
+"""The doors: errors that name the argument, what it got and what it wants.
+
+Shapes and dtypes are static, so the library checks them at trace time and for free. Values are known only at run
+time, so `check_distribution` and its friends belong where people come in: configs, files, the command line.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+
+def outcome_arrays(
+    per_row: Mapping[str, ArrayLike] | None = None, **arrays: ArrayLike
+) -> tuple[Float[Array, "..."], ...]:
+    """The named arguments as floating arrays of one rank, ready to broadcast over their batch axes.
+
+    Args:
+        per_row: numbers that may differ from row to row, such as beta or time, each a scalar or `[...]`.
+        **arrays: log-probabilities, logits or rewards, each `[..., outcomes]`.
+
+    Returns:
+        The arrays, `[..., outcomes]`, then the numbers, `[..., 1]` in the first array's dtype, in the order given.
+
+    Raises:
+        TypeError: an array is not of a floating dtype.
+        ValueError: an array has no outcome axis, outcome counts differ, or batch axes do not broadcast.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_p, log_q, beta = outcome_arrays({"beta": 2.0}, log_p=jnp.zeros((7, 3)), log_q=jnp.zeros(3))
+        >>> log_q.shape, beta.shape
+        ((1, 3), (1, 1))
+        >>> outcome_arrays(log_p=jnp.zeros(3), log_q=jnp.zeros(4))
+        Traceback (most recent call last):
+        ...
+        ValueError: log_q has 4 outcomes in shape (4,), but log_p has 3 in shape (3,): outcome axes must match exactly
+    """
+    given = {name: jnp.asarray(value) for name, value in arrays.items()}
+    first, reference = next(iter(given.items()))
+    for name, array in given.items():
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(f"{name} must be a floating array, got {array.dtype} of shape {array.shape}")
+        if array.ndim == 0 or array.shape[-1] == 0:
+            raise ValueError(f"{name} needs a non-empty outcome axis, got shape {array.shape}")
+        if array.shape[-1] != reference.shape[-1]:
+            raise ValueError(
+                f"{name} has {array.shape[-1]} outcomes in shape {array.shape}, but {first} has "
+                f"{reference.shape[-1]} in shape {reference.shape}: outcome axes must match exactly"
+            )
+    rows = {name: jnp.asarray(value, reference.dtype)[..., None] for name, value in (per_row or {}).items()}
+    batches = {name: array.shape[:-1] for name, array in (given | rows).items()}
+    try:
+        rank = len(jnp.broadcast_shapes(*batches.values())) + 1
+    except ValueError:
+        listed = ", ".join(f"{name} {shape}" for name, shape in batches.items())
+        raise ValueError(f"batch axes do not broadcast: {listed}") from None
+    return tuple(jnp.expand_dims(x, range(rank - x.ndim)) for x in (given | rows).values())
+
+
+def nonnegative(name: str, value: Any) -> Any:
+    """`value`, unless it is a concrete Python number that is negative or NaN.
+
+    Raises:
+        ValueError: `value` is a negative or NaN Python number. Arrays and tracers pass: their values are not static.
+    """
+    if isinstance(value, int | float) and not value >= 0:
+        raise ValueError(f"{name} must be at least 0, got {value}")
+    return value
+
+
+def check_distribution(log_p: ArrayLike, name: str = "log_p", tolerance: float = 1e-5) -> Float[Array, "..."]:
+    """`log_p`, if every row is a normalised log-probability vector. Not for use under `jit`.
+
+    Args:
+        log_p: log-probabilities, `[..., outcomes]`.
+        name: what the error should call it.
+        tolerance: largest allowed |Σ p - 1| of a row.
+
+    Returns:
+        `log_p` as an array.
+
+    Raises:
+        TypeError: not of a floating dtype.
+        ValueError: NaN or +inf entries, or a row that does not sum to one.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> check_distribution(jnp.log(jnp.array([0.5, 0.25])), "log_ref")
+        Traceback (most recent call last):
+        ...
+        ValueError: log_ref must hold normalised log-probabilities, but row () sums to 0.75
+    """
+    (log_p,) = outcome_arrays(None, **{name: log_p})
+    values = np.asarray(log_p, dtype=np.float64)
+    bad = np.isnan(values) | (values == np.inf)
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(f"{name} must hold log-probabilities, but entry {where} is {values[where]}")
+    totals = np.exp(values).sum(-1)
+    off = np.abs(totals - 1) > tolerance
+    if off.any():
+        row = tuple(int(i) for i in np.argwhere(off)[0])
+        raise ValueError(
+            f"{name} must hold normalised log-probabilities, but row {row} sums to {float(totals[row]):.6g}"
+        )
+    return log_p
+
+
+def check_reward(reward: ArrayLike, name: str = "reward") -> Float[Array, "..."]:
+    """`reward`, if it is free of NaN and +inf and allows some outcome in every row. Not for use under `jit`.
+
+    Args:
+        reward: rewards, `[..., outcomes]`; -inf forbids an outcome.
+        name: what the error should call it.
+
+    Returns:
+        `reward` as an array.
+
+    Raises:
+        TypeError: not of a floating dtype.
+        ValueError: NaN or +inf entries, or a row of nothing but -inf.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> check_reward(jnp.array([1.0, float("nan")]))
+        Traceback (most recent call last):
+        ...
+        ValueError: reward must be finite or -inf, but entry (1,) is nan
+    """
+    (reward,) = outcome_arrays(None, **{name: reward})
+    values = np.asarray(reward, dtype=np.float64)
+    bad = np.isnan(values) | (values == np.inf)
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(f"{name} must be finite or -inf, but entry {where} is {values[where]}")
+    forbidden = np.all(values == -np.inf, axis=-1)
+    if forbidden.any():
+        row = tuple(int(i) for i in np.argwhere(forbidden)[0])
+        raise ValueError(f"{name} must allow some outcome, but row {row} is -inf throughout")
+    return reward
+
+
+def check_positive(value: float | jax.Array, name: str) -> float | jax.Array:
+    """`value`, if every entry is finite and above zero. Not for use under `jit`.
+
+    Args:
+        value: a number or array, such as beta, a learning rate or a scale.
+        name: what the error should call it.
+
+    Returns:
+        `value`, unchanged.
+
+    Raises:
+        ValueError: an entry is zero, negative, infinite or NaN.
+
+    Example:
+        >>> check_positive(0.0, "beta")
+        Traceback (most recent call last):
+        ...
+        ValueError: beta must be finite and above 0, got 0.0
+    """
+    for entry in np.asarray(value, dtype=np.float64).ravel():
+        if not (math.isfinite(entry) and entry > 0):
+            raise ValueError(f"{name} must be finite and above 0, got {entry}")
+    return value

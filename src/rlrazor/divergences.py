@@ -1,0 +1,382 @@
+"""Divergences between two distributions on a finite outcome space.
+
+Every function takes normalised log-probabilities whose last axis is the outcome axis; leading axes are batch axes
+and broadcast. An impossible outcome is `-inf`. Results are in nats and exact at the boundary: 0 log 0 = 0, and a
+divergence is `+inf` exactly where its support condition is violated. Derivatives are meant along the simplex, as
+they arise when the arguments come from `jax.nn.log_softmax`.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Real
+
+from rlrazor._numerics import (
+    bregman,
+    expectation,
+    kl_terms,
+    log_mix,
+    log_sum,
+    safe_sqrt,
+    shared_log_ratio,
+)
+from rlrazor.checks import nonnegative, outcome_arrays
+
+LogProbs = Float[Array, "*#batch outcomes"]
+PerRow = Float[Array, "*batch"]
+Number = int | float | Real[Array, "*#batch"]
+
+
+def entropy(log_p: LogProbs) -> PerRow:
+    """Shannon entropy H(p) = -Σ p log p.
+
+    Args:
+        log_p: normalised log-probabilities, `[..., outcomes]`.
+
+    Returns:
+        Entropy in nats, `[...]`, in [0, log outcomes].
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(f"{entropy(jnp.log(jnp.array([0.5, 0.5, 0.0]))):.4f}")
+        0.6931
+
+    References:
+        Shannon, "A Mathematical Theory of Communication", 1948.
+    """
+    (log_p,) = outcome_arrays(log_p=log_p)
+    return expectation(log_p, -log_p)
+
+
+def cross_entropy(log_p: LogProbs, log_q: LogProbs) -> PerRow:
+    """Cross-entropy H(p, q) = -Σ p log q = H(p) + KL(p || q), the SFT loss of policy q on data p.
+
+    Args:
+        log_p: data distribution, `[..., outcomes]`.
+        log_q: policy, `[..., outcomes]`.
+
+    Returns:
+        Cross-entropy in nats, `[...]`, in [0, inf]; `+inf` where p > 0 = q.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))
+        >>> print(f"{cross_entropy(log_p, log_q):.4f}")
+        1.2040
+    """
+    log_p, log_q = outcome_arrays(log_p=log_p, log_q=log_q)
+    return expectation(log_p, -log_q)
+
+
+def kl_divergence(log_p: LogProbs, log_q: LogProbs) -> PerRow:
+    """Relative entropy KL(p || q) = Σ p log(p / q).
+
+    Computed as Σ (p log(p/q) - p + q), whose terms are all non-negative, so that small divergences keep their
+    relative accuracy in float32.
+
+    Args:
+        log_p: distribution that the expectation is over, `[..., outcomes]`.
+        log_q: the other distribution, `[..., outcomes]`.
+
+    Returns:
+        KL(p || q) in nats, `[...]`, in [0, inf]; `+inf` exactly where some outcome has p > 0 = q.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5, 0.0], [0.25, 0.25, 0.5]]))
+        >>> print(f"{kl_divergence(log_p, log_q):.4f} {kl_divergence(log_q, log_p)}")
+        0.6931 inf
+
+    References:
+        Kullback, Leibler, "On Information and Sufficiency", 1951.
+    """
+    log_p, log_q = outcome_arrays(log_p=log_p, log_q=log_q)
+    return kl_terms(log_p, log_q).sum(-1)
+
+
+def jeffreys_divergence(log_p: LogProbs, log_q: LogProbs) -> PerRow:
+    """Jeffreys divergence J(p, q) = KL(p || q) + KL(q || p).
+
+    Args:
+        log_p: normalised log-probabilities, `[..., outcomes]`.
+        log_q: normalised log-probabilities, `[..., outcomes]`.
+
+    Returns:
+        Divergence in nats, `[...]`, in [0, inf]; `+inf` where supports differ.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))
+        >>> print(f"{jeffreys_divergence(log_p, log_q):.4f}")
+        0.8789
+
+    References:
+        Jeffreys, "An Invariant Form for the Prior Probability in Estimation Problems", 1946.
+    """
+    return kl_divergence(log_p, log_q) + kl_divergence(log_q, log_p)
+
+
+def jensen_shannon_divergence(log_p: LogProbs, log_q: LogProbs, weight: Number = 0.5) -> PerRow:
+    """Jensen-Shannon divergence w KL(p || m) + (1-w) KL(q || m), with m = w p + (1-w) q.
+
+    As w -> 0, JS_w / w -> KL(p || q); as w -> 1, JS_w / (1-w) -> KL(q || p).
+
+    Args:
+        log_p: normalised log-probabilities, `[..., outcomes]`.
+        log_q: normalised log-probabilities, `[..., outcomes]`.
+        weight: w in [0, 1], a number or `[...]`.
+
+    Returns:
+        Divergence in nats, `[...]`, in [0, H(w)] with H(w) the binary entropy (log 2 at w = 1/2).
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a Python `weight` outside [0, 1].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_p, log_q = jnp.log(jnp.array([[1.0, 0.0], [0.0, 1.0]]))
+        >>> print(f"{jensen_shannon_divergence(log_p, log_q):.4f}")
+        0.6931
+
+    References:
+        Lin, "Divergence Measures Based on the Shannon Entropy", 1991; Agarwal et al., "On-Policy Distillation of
+        Language Models", arXiv:2306.13649.
+    """
+    if isinstance(weight, int | float) and not 0 <= weight <= 1:
+        raise ValueError(f"weight must lie in [0, 1], got {weight}")
+    log_p, log_q, w = outcome_arrays({"weight": weight}, log_p=log_p, log_q=log_q)
+    log_m = log_mix(jnp.log(w), log_p, jnp.log1p(-w), log_q)
+    # At w = 0 (or 1) the weightless side may be infinitely far from m; 0 inf counts as 0, as the limit does.
+    to_p = jnp.where(w > 0, kl_terms(log_p, log_m), 0.0)
+    to_q = jnp.where(w < 1, kl_terms(log_q, log_m), 0.0)
+    return (w * to_p + (1 - w) * to_q).sum(-1)
+
+
+def renyi_divergence(log_p: LogProbs, log_q: LogProbs, order: Number) -> PerRow:
+    """Rényi divergence D_a(p || q) = log(Σ p^a q^(1-a)) / (a - 1), continued to a = 0, 1 and inf.
+
+    D_0 = -log q(p > 0), D_1 = KL(p || q), D_inf = log max p/q. Small divergences are summed from the one-signed
+    terms of the Tsallis form S_a = (Σ p^a q^(1-a) - 1) / (a - 1), with D_a = log(1 + (a-1) S_a) / (a-1).
+
+    Args:
+        log_p: normalised log-probabilities, `[..., outcomes]`.
+        log_q: normalised log-probabilities, `[..., outcomes]`.
+        order: a in [0, inf], a number or `[...]`.
+
+    Returns:
+        Divergence in nats, `[...]`, in [0, inf] and non-decreasing in the order.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `order`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))
+        >>> [f"{renyi_divergence(log_p, log_q, a):.4f}" for a in (0.0, 0.5, 1.0, jnp.inf)]
+        ['0.0000', '0.2231', '0.5108', '1.6094']
+
+    References:
+        van Erven, Harremoës, "Rényi Divergence and Kullback-Leibler Divergence", arXiv:1206.2459.
+    """
+    log_p, log_q, order = outcome_arrays({"order": nonnegative("order", order)}, log_p=log_p, log_q=log_q)
+    at_infinity = jnp.isinf(order)
+    a = jnp.where(at_infinity, 2.0, order)
+    t = a - 1.0
+
+    p_shared, q_shared, log_ratio = shared_log_ratio(log_p, log_q)
+    p_zero, q_zero = log_p == -jnp.inf, log_q == -jnp.inf
+    t_safe = jnp.where(t == 0, 1.0, t)
+    # bregman(-t d) / t is t p d^2 / 2 to first order, which keeps the derivative in the order at a = 1.
+    second = jnp.where(t == 0, t * jnp.exp(p_shared) * log_ratio**2 / 2, bregman(p_shared, -t * log_ratio) / t_safe)
+    without_q = jnp.where(a < 1, jnp.exp(log_p) * a / jnp.where(a < 1, 1.0 - a, 1.0), jnp.inf)
+    terms = jnp.where(q_zero, without_q, bregman(p_shared, log_ratio) + second)
+    tsallis = jnp.where(p_zero, jnp.exp(log_q), terms).sum(-1)
+
+    log_terms = jnp.where(q_zero, jnp.where(a < 1, -jnp.inf, jnp.inf), a * p_shared - t * q_shared)
+    log_terms = jnp.where(p_zero, -jnp.inf, log_terms)
+    violated = jnp.any(log_terms == jnp.inf, axis=-1, keepdims=True)
+    log_power_sum = log_sum(jnp.where(violated, 0.0, log_terms))
+    violated = violated[..., 0]
+
+    t, t_safe = t[..., 0], t_safe[..., 0]
+    small = jnp.abs(log_power_sum) < 0.5
+    excess = jnp.where(small & ~violated, t * tsallis, 0.0)
+    stretch = jnp.where(excess == 0, 1 - excess / 2, jnp.log1p(excess) / jnp.where(excess == 0, 1.0, excess))
+    finite_order = jnp.where(small | (t == 0), stretch * jnp.where(violated, 0.0, tsallis), log_power_sum / t_safe)
+    finite_order = jnp.where(violated, jnp.inf, finite_order)
+
+    worst = jnp.max(jnp.where(p_zero, -jnp.inf, log_p - jnp.where(p_zero, 0.0, log_q)), axis=-1)
+    return jnp.where(at_infinity[..., 0], jnp.maximum(worst, 0.0), finite_order)
+
+
+def chi2_divergence(log_p: LogProbs, log_q: LogProbs) -> PerRow:
+    """Pearson's χ²(p || q) = Σ (p - q)² / q, the variance of the importance weight p/q under q.
+
+    Args:
+        log_p: normalised log-probabilities, `[..., outcomes]`.
+        log_q: normalised log-probabilities, `[..., outcomes]`.
+
+    Returns:
+        Divergence, dimensionless, `[...]`, in [0, inf]; `+inf` where p > 0 = q.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))
+        >>> print(f"{chi2_divergence(log_p, log_q):.4f}")
+        1.7778
+
+    References:
+        Pearson, "On the Criterion that a Given System of Deviations ...", 1900.
+    """
+    log_p, log_q = outcome_arrays(log_p=log_p, log_q=log_q)
+    p_shared, q_shared, log_ratio = shared_log_ratio(log_p, log_q)
+    far = log_ratio < -1.0  # p >> q, where p / q may overflow while q underflows
+    near = jnp.exp(q_shared) * jnp.expm1(jnp.where(far, 0.0, -log_ratio)) ** 2
+    p, q = jnp.exp(p_shared), jnp.exp(q_shared)
+    terms = jnp.where(far, jnp.exp(p_shared - jnp.where(far, log_ratio, 0.0)) - 2 * p + q, near)
+    terms = jnp.where(log_q == -jnp.inf, jnp.inf, terms)
+    return jnp.where(log_p == -jnp.inf, jnp.exp(log_q), terms).sum(-1)
+
+
+def total_variation(log_p: LogProbs, log_q: LogProbs) -> PerRow:
+    """Total variation TV(p, q) = ½ Σ |p - q|.
+
+    Args:
+        log_p: normalised log-probabilities, `[..., outcomes]`.
+        log_q: normalised log-probabilities, `[..., outcomes]`.
+
+    Returns:
+        Distance, dimensionless, `[...]`, in [0, 1].
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))
+        >>> print(f"{total_variation(log_p, log_q):.4f}")
+        0.4000
+    """
+    log_p, log_q = outcome_arrays(log_p=log_p, log_q=log_q)
+    p_shared, q_shared, log_ratio = shared_log_ratio(log_p, log_q)
+    shared = -jnp.exp(jnp.maximum(p_shared, q_shared)) * jnp.expm1(-jnp.abs(log_ratio))
+    one_sided = (log_p == -jnp.inf) | (log_q == -jnp.inf)
+    return 0.5 * jnp.where(one_sided, jnp.exp(jnp.maximum(log_p, log_q)), shared).sum(-1)
+
+
+def hellinger_distance(log_p: LogProbs, log_q: LogProbs) -> PerRow:
+    """Hellinger distance H(p, q) = sqrt(½ Σ (√p - √q)²) = sqrt(1 - BC(p, q)).
+
+    The distance has a corner at p = q, where its derivative is taken to be the subgradient 0.
+
+    Args:
+        log_p: normalised log-probabilities, `[..., outcomes]`.
+        log_q: normalised log-probabilities, `[..., outcomes]`.
+
+    Returns:
+        Distance, dimensionless, `[...]`, in [0, 1].
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))
+        >>> print(f"{hellinger_distance(log_p, log_q):.4f}")
+        0.3249
+
+    References:
+        Hellinger, "Neue Begründung der Theorie quadratischer Formen ...", 1909.
+    """
+    log_p, log_q = outcome_arrays(log_p=log_p, log_q=log_q)
+    p_shared, q_shared, log_ratio = shared_log_ratio(log_p, log_q)
+    far = jnp.abs(log_ratio) > 2.0  # sinh may overflow where the product underflows
+    root_pq = jnp.exp((p_shared + q_shared) / 2)
+    near = 4 * root_pq * jnp.sinh(jnp.where(far, 0.0, log_ratio) / 4) ** 2
+    terms = jnp.where(far, jnp.exp(p_shared) + jnp.exp(q_shared) - 2 * root_pq, near)
+    one_sided = (log_p == -jnp.inf) | (log_q == -jnp.inf)
+    return safe_sqrt(0.5 * jnp.where(one_sided, jnp.exp(log_p) + jnp.exp(log_q), terms).sum(-1))
+
+
+def bhattacharyya_coefficient(log_p: LogProbs, log_q: LogProbs) -> PerRow:
+    """Bhattacharyya coefficient BC(p, q) = Σ √(p q), the overlap of two distributions.
+
+    Args:
+        log_p: normalised log-probabilities, `[..., outcomes]`.
+        log_q: normalised log-probabilities, `[..., outcomes]`.
+
+    Returns:
+        Overlap, dimensionless, `[...]`, in [0, 1]: 1 iff p = q, 0 iff the supports are disjoint.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))
+        >>> print(f"{bhattacharyya_coefficient(log_p, log_q):.4f}")
+        0.8944
+
+    References:
+        Bhattacharyya, "On a Measure of Divergence between Two Statistical Populations ...", 1943.
+    """
+    log_p, log_q = outcome_arrays(log_p=log_p, log_q=log_q)
+    return jnp.exp((log_p + log_q) / 2).sum(-1)
+
+
+def binary_kl(p: Float[Array, "*#batch"] | float, q: Float[Array, "*#batch"] | float) -> PerRow:
+    """Binary relative entropy kl(p, q) = p log(p/q) + (1-p) log((1-p)/(1-q)) of two probabilities.
+
+    No policy with success rate J is closer than kl(p0, J) in KL(ref || policy), or kl(J, p0) in KL(policy || ref),
+    to a reference with success rate p0.
+
+    Args:
+        p: probabilities (not logs) in [0, 1], `[...]`.
+        q: probabilities (not logs) in [0, 1], `[...]`.
+
+    Returns:
+        Divergence in nats, `[...]`, in [0, inf].
+
+    Raises:
+        TypeError: an array of a non-floating dtype.
+
+    Example:
+        >>> print(f"{binary_kl(0.85, 0.99):.4f} {binary_kl(0.99, 0.85):.4f}")
+        0.2766 0.1239
+
+    References:
+        Shenfeld, Pari, Agrawal, "RL's Razor", arXiv:2509.04259, Lemma 5.1 (the case J = 1).
+    """
+    p, q = _probability("p", p), _probability("q", q)
+    return _binary_term(p, q) + _binary_term(1 - p, 1 - q)
+
+
+def _probability(name: str, value: Float[Array, "..."] | float) -> Float[Array, "..."]:
+    array = jnp.asarray(float(value) if isinstance(value, int | float) else value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} must be a floating array, got {array.dtype} of shape {array.shape}")
+    return array
+
+
+def _binary_term(p: Float[Array, "..."], q: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The term p log(p/q) - p + q from probabilities; near p = q the ratio comes from the exact difference."""
+    shared = (p > 0) & (q > 0)
+    p_safe, q_safe = jnp.where(shared, p, 1.0), jnp.where(shared, q, 1.0)
+    near = jnp.abs(q_safe - p_safe) < p_safe / 2
+    x = jnp.where(near, (q_safe - p_safe) / p_safe, 0.0)
+    log_ratio = jnp.where(near, jnp.log1p(x), jnp.log(q_safe) - jnp.log(p_safe))
+    terms = jnp.where(shared, bregman(jnp.log(p_safe), log_ratio), jnp.inf)
+    return jnp.where(p == 0, q, terms)

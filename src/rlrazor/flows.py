@@ -1,0 +1,355 @@
+"""Where gradient flow goes and how it gets there: closed forms on the simplex, and an ODE for everything else.
+
+The closed forms are the natural-gradient (Fisher-Rao) flows of the softmax table. Time is continuous and counts
+learning rate times steps. Conventions as in `rlrazor.divergences`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, PyTree, Real
+
+from rlrazor._numerics import log_mix
+from rlrazor.checks import nonnegative, outcome_arrays
+from rlrazor.divergences import LogProbs, Number
+from rlrazor.geometry import log_pool
+from rlrazor.policies import softmax_policy
+from rlrazor.tilting import Policy, Rewards, tilt
+
+Params: TypeAlias = PyTree[Float[Array, "..."]]
+
+
+def forward_kl_flow(log_init: LogProbs, log_target: LogProbs, time: Number) -> Policy:
+    """Natural-gradient flow of the forward KL(target || pi), which is SFT: pi_t = target + e^-t (init - target).
+
+    It runs along the m-geodesic from init to target, and d/dt KL(target || pi) = -χ²(target || pi).
+
+    Args:
+        log_init: initial policy, `[..., outcomes]`.
+        log_target: target, `[..., outcomes]`.
+        time: t in [0, inf], a number or `[...]`.
+
+    Returns:
+        log pi_t, normalised, `[..., outcomes]`.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `time`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_init, log_target = jnp.log(jnp.array([[1.0, 0.0], [0.0, 1.0]]))
+        >>> jnp.exp(forward_kl_flow(log_init, log_target, jnp.log(2.0))).round(4).tolist()
+        [0.5, 0.5]
+
+    References:
+        Amari, Nagaoka, "Methods of Information Geometry", 2000; Balasubramanian, Kasiviswanathan, "A Quantitative
+        Characterization of Forgetting in Post-Training", arXiv:2603.12163 (the two-component case).
+    """
+    log_init, log_target, t = outcome_arrays(
+        {"time": nonnegative("time", time)}, log_init=log_init, log_target=log_target
+    )
+    return log_mix(-t, log_init, jnp.log(-jnp.expm1(-t)), log_target)
+
+
+def reverse_kl_flow(log_init: LogProbs, log_target: LogProbs, time: Number) -> Policy:
+    """Natural-gradient flow of the reverse KL(pi || target): pi_t = init^(e^-t) target^(1-e^-t) / Z.
+
+    It runs along the e-geodesic from init to target, and d/dt KL(pi || target) = -Var_pi[log pi / target].
+
+    Args:
+        log_init: initial policy, `[..., outcomes]`.
+        log_target: target, `[..., outcomes]`.
+        time: t in [0, inf], a number or `[...]`.
+
+    Returns:
+        log pi_t, normalised, `[..., outcomes]`; from t > 0 on its support is the intersection of both supports.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `time`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_init, log_target = jnp.log(jnp.array([[0.9, 0.1], [0.1, 0.9]]))
+        >>> jnp.exp(reverse_kl_flow(log_init, log_target, jnp.log(2.0))).round(4).tolist()
+        [0.5, 0.5]
+
+    References:
+        Amari, Nagaoka, "Methods of Information Geometry", 2000.
+    """
+    log_init, log_target, t = outcome_arrays(
+        {"time": nonnegative("time", time)}, log_init=log_init, log_target=log_target
+    )
+    return log_pool(jnp.exp(-t), log_init, -jnp.expm1(-t), log_target)
+
+
+def reward_flow(log_init: LogProbs, reward: Rewards, time: Number) -> Policy:
+    """Natural-gradient flow of the expected reward, the replicator equation: pi_t = init exp(t reward) / Z.
+
+    At every time it is the tilt with beta = 1 / t, so it runs along the reward-KL frontier of the initial policy.
+
+    Args:
+        log_init: initial policy, `[..., outcomes]`.
+        reward: `[..., outcomes]`, `-inf` forbids an outcome.
+        time: t in [0, inf], a number or `[...]`.
+
+    Returns:
+        log pi_t, normalised, `[..., outcomes]`.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `time`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_init = jnp.log(jnp.array([0.5, 0.5]))
+        >>> jnp.exp(reward_flow(log_init, jnp.array([0.0, 1.0]), jnp.log(3.0))).round(4).tolist()
+        [0.25, 0.75]
+
+    References:
+        Kakade, "A Natural Policy Gradient", 2001.
+    """
+    log_init, reward, t = outcome_arrays({"time": nonnegative("time", time)}, log_init=log_init, reward=reward)
+    return tilt(log_init, reward, 1 / t[..., 0])
+
+
+def regularized_reward_flow(
+    log_init: LogProbs, log_ref: LogProbs, reward: Rewards, beta: Number, time: Number
+) -> Policy:
+    """Natural-gradient flow of E_pi[reward] - beta KL(pi || ref): pi_t = init^(e^-βt) pi*^(1-e^-βt) / Z.
+
+    pi* = tilt(ref, reward, beta). At beta = 0 it is `reward_flow`.
+
+    Args:
+        log_init: initial policy, `[..., outcomes]`.
+        log_ref: reference policy, `[..., outcomes]`.
+        reward: `[..., outcomes]`, `-inf` forbids an outcome.
+        beta: KL coefficient in [0, inf), a number or `[...]`.
+        time: t in [0, inf], a number or `[...]`.
+
+    Returns:
+        log pi_t, normalised, `[..., outcomes]`.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `beta` or `time`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_ref = jnp.log(jnp.array([0.5, 0.5]))
+        >>> log_policy = regularized_reward_flow(log_ref, log_ref, jnp.array([0.0, 1.0]), beta=1.0, time=50.0)
+        >>> print(f"{log_policy[1] - log_policy[0]:.4f}")
+        1.0000
+
+    References:
+        Cen et al., "Fast Global Convergence of Natural Policy Gradient Methods with Entropy Regularization",
+        arXiv:2007.06558.
+    """
+    log_init, log_ref, reward, b, t = outcome_arrays(
+        {"beta": nonnegative("beta", beta), "time": nonnegative("time", time)},
+        log_init=log_init,
+        log_ref=log_ref,
+        reward=reward,
+    )
+    pull = jnp.where(b == 0, 0.0, -jnp.expm1(-jnp.where(b == 0, 0.0, b * t)))
+    return _relaxed(log_init, log_ref, reward, pull, jnp.where(b == 0, t, pull / jnp.where(b == 0, 1.0, b)))
+
+
+def mirror_descent(
+    log_init: LogProbs, log_ref: LogProbs, reward: Rewards, beta: Number, step: Number, num_steps: Number
+) -> Policy:
+    """Mirror descent on E_pi[reward] - beta KL(pi || ref) after k steps: init^(ρ^k) pi*^(1-ρ^k) / Z.
+
+    Each step maximises E_pi[reward] - beta KL(pi || ref) - KL(pi || pi_k) / step, and ρ = 1 / (1 + step beta). At
+    beta = 0 it is multiplicative weights, init exp(k step reward) / Z.
+
+    Args:
+        log_init: initial policy, `[..., outcomes]`.
+        log_ref: reference policy, `[..., outcomes]`.
+        reward: `[..., outcomes]`, `-inf` forbids an outcome.
+        beta: KL coefficient in [0, inf), a number or `[...]`.
+        step: step size in (0, inf), a number or `[...]`.
+        num_steps: k, a number or `[...]`.
+
+    Returns:
+        log pi_k, normalised, `[..., outcomes]`.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python number.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_ref = jnp.log(jnp.array([0.5, 0.5]))
+        >>> log_policy = mirror_descent(log_ref, log_ref, jnp.array([0.0, 1.0]), beta=1.0, step=1.0, num_steps=1)
+        >>> print(f"{log_policy[1] - log_policy[0]:.4f}")
+        0.5000
+
+    References:
+        Tomar et al., "Mirror Descent Policy Optimization", arXiv:2005.09814.
+    """
+    numbers = {"beta": beta, "step": step, "num_steps": num_steps}
+    log_init, log_ref, reward, b, eta, k = outcome_arrays(
+        {name: nonnegative(name, value) for name, value in numbers.items()},
+        log_init=log_init,
+        log_ref=log_ref,
+        reward=reward,
+    )
+    pull = -jnp.expm1(-k * jnp.log1p(eta * b))
+    return _relaxed(log_init, log_ref, reward, pull, jnp.where(b == 0, k * eta, pull / jnp.where(b == 0, 1.0, b)))
+
+
+def _relaxed(
+    log_init: LogProbs,
+    log_ref: LogProbs,
+    reward: Rewards,
+    pull: Float[Array, "*#batch 1"],
+    strength: Float[Array, "*#batch 1"],
+) -> Policy:
+    """init^(1 - pull) ref^pull exp(strength reward) / Z."""
+    moved = log_pool(1 - pull, log_init, pull, log_ref)
+    return tilt(moved, reward, 1 / strength[..., 0])
+
+
+class Trajectory(NamedTuple):
+    """A gradient flow at its saved times; after it has stopped, every later row repeats the stopped state.
+
+    Attributes:
+        time: saved times, none later than `stop_time`, `[times]`.
+        params: parameters, each leaf `[times, ...]`.
+        log_policy: the policy there, `[times, ..., outcomes]`.
+        loss: the objective there, `[times]`.
+        stop_time: when the stopping event fired, else the last requested time, a scalar.
+        stopped: whether the stopping event fired, a boolean scalar.
+        converged: whether the integrator met its tolerances throughout, a boolean scalar.
+    """
+
+    time: Float[Array, " times"]
+    params: Params
+    log_policy: Float[Array, "times ..."]
+    loss: Float[Array, " times"]
+    stop_time: Float[Array, ""]
+    stopped: Bool[Array, ""]
+    converged: Bool[Array, ""]
+
+
+def gradient_flow(
+    objective: Callable[[Float[Array, "..."]], Float[Array, ""]],
+    params: Params,
+    times: Real[Array, " times"],
+    *,
+    policy: Callable[[Any], Float[Array, "..."]] = softmax_policy,
+    natural: bool = False,
+    stop: Callable[[Any], Float[Array, ""]] | None = None,
+    tolerance: float = 1e-8,
+    max_steps: int = 100_000,
+) -> Trajectory:
+    """Gradient flow d params / dt = -G⁻¹ ∇ objective(policy(params)), from time 0 on.
+
+    G is the identity (Euclidean flow) or the Fisher information of the policy, G = E_pi[∇log pi ∇log piᵀ], averaged
+    over the leading axes of the log-policy (natural flow). Where G is singular the flow takes the shortest of the
+    steepest directions, so redundant parameters, such as a shift of all logits, stay where they are.
+
+    One problem; vmap for more. Compiles once for each (objective, policy, stop) and shape when called under `jit`.
+
+    Args:
+        objective: log-policy -> scalar, to be minimised.
+        params: initial parameters, a pytree of arrays.
+        times: increasing times >= 0 to save at, `[times]`.
+        policy: params -> normalised log-probabilities, `[..., outcomes]`; a softmax table unless given.
+        natural: whether the metric is Fisher's rather than Euclid's.
+        stop: params -> scalar; the flow stops where it rises through zero.
+        tolerance: of the integrator, relative and absolute, on the parameters.
+        max_steps: of the integrator; a flow that needs more comes back with `converged` false.
+
+    Returns:
+        The `Trajectory`.
+
+    Raises:
+        ValueError: `times` is not a non-empty vector.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from rlrazor import kl_divergence
+        >>> log_target = jnp.log(jnp.array([0.7, 0.2, 0.1]))
+        >>> flow = gradient_flow(
+        ...     lambda log_policy: kl_divergence(log_target, log_policy), jnp.zeros(3), jnp.array([0.0, 100.0])
+        ... )
+        >>> print(*(f"{p:.3f}" for p in jnp.exp(flow.log_policy[-1])))
+        0.700 0.200 0.100
+
+    References:
+        Amari, "Natural Gradient Works Efficiently in Learning", 1998; Kidger, "On Neural Differential Equations",
+        arXiv:2202.02435 (the integrator).
+    """
+    import diffrax
+    import optimistix
+
+    times = jnp.asarray(times, jax.tree.leaves(params)[0].dtype)
+    if times.ndim != 1 or times.size == 0:
+        raise ValueError(f"times must be a non-empty vector, got shape {times.shape}")
+    direction = _natural_direction if natural else _euclidean_direction
+    event = None
+    if stop is not None:
+        event = diffrax.Event(
+            lambda t, y, args, **kwargs: stop(y),
+            root_finder=optimistix.Newton(rtol=tolerance, atol=tolerance),
+            direction=True,
+        )
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, args: direction(objective, policy, y)),
+        diffrax.Tsit5(),
+        t0=jnp.zeros_like(times[0]),
+        t1=times[-1],
+        dt0=None,
+        y0=params,
+        saveat=diffrax.SaveAt(subs=[diffrax.SubSaveAt(ts=times), diffrax.SubSaveAt(t1=True)]),
+        stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
+        max_steps=max_steps,
+        event=event,
+        throw=False,
+    )
+    (_, (end,)), (saved, final) = solution.ts, solution.ys
+    ended = times > end
+
+    def hold(saved_leaf: Array, final_leaf: Array) -> Array:
+        after = jnp.expand_dims(ended, range(1, saved_leaf.ndim))
+        return jnp.where(after, final_leaf, saved_leaf)
+
+    path = jax.tree.map(hold, saved, final)
+    log_policy = jax.vmap(policy)(path)
+    stopped = solution.result == diffrax.RESULTS.event_occurred
+    return Trajectory(
+        time=jnp.minimum(times, end),
+        params=path,
+        log_policy=log_policy,
+        loss=jax.vmap(objective)(log_policy),
+        stop_time=end,
+        stopped=stopped,
+        converged=stopped | (solution.result == diffrax.RESULTS.successful),
+    )
+
+
+def _euclidean_direction(
+    objective: Callable[[Any], Float[Array, ""]], policy: Callable[[Any], Float[Array, "..."]], params: Params
+) -> Params:
+    gradient = jax.grad(lambda p: objective(policy(p)))(params)
+    return jax.tree.map(jnp.negative, gradient)
+
+
+def _natural_direction(
+    objective: Callable[[Any], Float[Array, ""]], policy: Callable[[Any], Float[Array, "..."]], params: Params
+) -> Params:
+    """-F⁻¹ Jᵀ h, with J = ∂log pi / ∂params and h = ∂objective / ∂log pi.
+
+    F = Jᵀ diag(pi) J, so this is the least-squares solution of √pi J v = -h / √pi: half the condition number of the
+    normal equations, and the shortest solution where they are singular.
+    """
+    flat, unravel = ravel_pytree(params)
+    log_policy = policy(params)
+    jacobian = jax.jacfwd(lambda v: policy(unravel(v)))(flat).reshape(-1, flat.size)
+    root = jnp.exp(log_policy / 2)
+    pull = jax.grad(objective)(log_policy)
+    pull = jnp.where(root > 0, pull / jnp.where(root > 0, root, 1.0), 0.0)
+    num_prompts = log_policy.size // log_policy.shape[-1]
+    step = jnp.linalg.lstsq(root.reshape(-1, 1) * jacobian, -num_prompts * pull.reshape(-1))[0]
+    return unravel(step)

@@ -1,0 +1,113 @@
+"""Parameters to log-policy: the softmax table and the Gaussian mixture on a grid."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlrazor.checks import outcome_arrays
+
+
+def softmax_policy(logits: Float[Array, "*batch outcomes"]) -> Float[Array, "*batch outcomes"]:
+    """The softmax table: log pi(y) = logits(y) - log Σ exp(logits).
+
+    Args:
+        logits: one free number an outcome, `[..., outcomes]`; `-inf` excludes an outcome.
+
+    Returns:
+        Normalised log-probabilities, `[..., outcomes]`.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> jnp.exp(softmax_policy(jnp.zeros(4))).tolist()
+        [0.25, 0.25, 0.25, 0.25]
+    """
+    (logits,) = outcome_arrays(logits=logits)
+    return jax.nn.log_softmax(logits)
+
+
+class GaussianMixture(NamedTuple):
+    """Unconstrained parameters of a mixture of Gaussians on the line.
+
+    Attributes:
+        logits: unnormalised log-weights, `[components]`.
+        means: `[components]`.
+        log_scales: logs of the standard deviations, `[components]`.
+    """
+
+    logits: Float[Array, " components"]
+    means: Float[Array, " components"]
+    log_scales: Float[Array, " components"]
+
+
+def gaussian_log_density(
+    x: Float[Array, "*#batch"], mean: Float[Array, "*#batch"], scale: Float[Array, "*#batch"]
+) -> Float[Array, "*batch"]:
+    """Log-density of the normal distribution N(mean, scale²) at x.
+
+    Args:
+        x: points, `[...]`.
+        mean: `[...]`.
+        scale: standard deviation > 0, `[...]`.
+
+    Returns:
+        Log-density in nats, `[...]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(f"{gaussian_log_density(jnp.array(1.0), jnp.array(1.0), jnp.array(2.0)):.4f}")
+        -1.6121
+    """
+    return jax.scipy.stats.norm.logpdf(x, mean, scale)
+
+
+def mixture_log_density(params: GaussianMixture, x: Float[Array, " points"]) -> Float[Array, " points"]:
+    """Log-density of the mixture, log Σ_k w_k N(x; mean_k, scale_k²) with w = softmax(logits).
+
+    Args:
+        params: the mixture.
+        x: points, `[points]`.
+
+    Returns:
+        Log-density in nats, `[points]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> one = GaussianMixture(jnp.zeros(1), jnp.zeros(1), jnp.zeros(1))
+        >>> print(f"{mixture_log_density(one, jnp.array([0.0]))[0]:.4f}")
+        -0.9189
+    """
+    log_weights = jax.nn.log_softmax(params.logits)
+    components = gaussian_log_density(x[:, None], params.means[None], jnp.exp(params.log_scales)[None])
+    return jax.nn.logsumexp(log_weights[None] + components, axis=-1)
+
+
+def mixture_policy(params: GaussianMixture, grid: Float[Array, " outcomes"]) -> Float[Array, " outcomes"]:
+    """The mixture as a policy over the points of an evenly spaced grid, normalised on the grid.
+
+    The family of one Gaussian is exponential on any grid (statistics x and x²), so its moment-matching properties
+    hold exactly there, whatever the spacing.
+
+    Args:
+        params: the mixture.
+        grid: outcomes, `[outcomes]`.
+
+    Returns:
+        Normalised log-probabilities, `[outcomes]`.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> one = GaussianMixture(jnp.zeros(1), jnp.array([1.0]), jnp.zeros(1))
+        >>> log_policy = mixture_policy(one, jnp.linspace(-9.0, 11.0, 401))
+        >>> print(f"{jnp.exp(log_policy) @ jnp.linspace(-9.0, 11.0, 401):.4f}")
+        1.0000
+    """
+    (grid,) = outcome_arrays(grid=grid)
+    return jax.nn.log_softmax(mixture_log_density(params, grid))

@@ -1,0 +1,421 @@
+"""Reference and reward to optimal policy, and back.
+
+The KL-regularised objective E_pi[r] - beta KL(pi || ref) has the exact optimum pi* = ref exp(r/beta) / Z. Everything
+here is that one map, its inverse, its limits and the curve it traces. Conventions as in `rlrazor.divergences`; a
+reward of `-inf` forbids an outcome.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from rlrazor._numerics import bregman, expectation, log_normalise, log_sum
+from rlrazor.checks import nonnegative, outcome_arrays
+from rlrazor.divergences import LogProbs, Number, PerRow, kl_divergence
+
+Rewards = Float[Array, "*#batch outcomes"]
+Policy = Float[Array, "*batch outcomes"]
+
+
+class Tilt(NamedTuple):
+    """A tilted reference, and where it lies on the reward-KL frontier.
+
+    Attributes:
+        log_policy: ref exp(reward / beta) / Z, `[..., outcomes]`.
+        beta: the KL coefficient, `[...]`, in [0, inf].
+        reward: E_policy[reward], `[...]`.
+        kl: KL(policy || ref) in nats, `[...]`.
+        converged: whether the requested value was attainable and was met, `[...]`.
+    """
+
+    log_policy: Float[Array, "..."]
+    beta: Float[Array, "..."]
+    reward: Float[Array, "..."]
+    kl: Float[Array, "..."]
+    converged: Bool[Array, "..."]
+
+
+class Frontier(NamedTuple):
+    """The reward-KL frontier sampled at several beta.
+
+    Attributes:
+        beta: the KL coefficients, `[betas]`.
+        reward: E_pi[reward] of the optimum at each, `[..., betas]`.
+        kl: KL(pi || ref) in nats, `[..., betas]`: the least KL at that reward.
+        forward_kl: KL(ref || pi) in nats, `[..., betas]`.
+    """
+
+    beta: Float[Array, " betas"]
+    reward: Float[Array, "..."]
+    kl: Float[Array, "..."]
+    forward_kl: Float[Array, "..."]
+
+
+def log_partition(log_ref: LogProbs, reward: Rewards, beta: Number) -> PerRow:
+    """Log-partition function log Z = log Σ ref exp(reward / beta).
+
+    beta log Z is the best attainable value of E_pi[reward] - beta KL(pi || ref). While no reward lies more than
+    beta from the mean it is computed as E_ref[x] + log(1 + E_ref[e^y - 1 - y]), where x = reward / beta and
+    y = x - E_ref[x], so that beta log Z stays accurate as beta -> inf.
+
+    Args:
+        log_ref: reference policy, `[..., outcomes]`.
+        reward: `[..., outcomes]`, `-inf` allowed.
+        beta: KL coefficient > 0, a number or `[...]`.
+
+    Returns:
+        log Z in nats, `[...]`; `-inf` where every possible outcome is forbidden.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `beta`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(f"{log_partition(jnp.log(jnp.array([0.5, 0.5])), jnp.array([0.0, 1.0]), beta=1.0):.4f}")
+        0.6201
+
+    References:
+        Donsker, Varadhan, "Asymptotic Evaluation of Certain Markov Process Expectations", 1975; Korbak et al.,
+        "RL with KL Penalties is Better Viewed as Bayesian Inference", arXiv:2205.11275.
+    """
+    log_ref, reward, beta = outcome_arrays({"beta": nonnegative("beta", beta)}, log_ref=log_ref, reward=reward)
+    log_weights, top = _tilted_weights(log_ref, reward, 1 / beta)
+
+    mean = expectation(log_ref, reward)[..., None]
+    finite_mean = jnp.where(jnp.isfinite(mean), mean, 0.0)
+    possible = log_ref > -jnp.inf
+    x = jnp.where(possible, (jnp.where(possible, reward, 0.0) - finite_mean) / beta, 0.0)
+    gentle = jnp.isfinite(mean) & jnp.all(jnp.abs(x) < 1, axis=-1, keepdims=True)
+    terms = bregman(jnp.where(possible, log_ref, 0.0), jnp.where(gentle, x, 0.0))
+    spread = jnp.where(possible, terms, 0.0).sum(-1, keepdims=True)
+    weak = finite_mean / jnp.where(gentle, beta, 1.0) + jnp.log1p(spread)
+    strong = top / jnp.where(gentle, 1.0, beta) + log_sum(log_weights)[..., None]
+    return jnp.where(gentle, weak, strong)[..., 0]
+
+
+def tilt(log_ref: LogProbs, reward: Rewards, beta: Number) -> Policy:
+    """The optimal policy pi* = ref exp(reward / beta) / Z of E_pi[reward] - beta KL(pi || ref).
+
+    The limits are exact: beta = 0 is the reference conditioned on its best outcomes (ties split as ref), beta = inf
+    the reference conditioned on the allowed ones.
+
+    Args:
+        log_ref: reference policy, `[..., outcomes]`.
+        reward: `[..., outcomes]`, `-inf` forbids an outcome.
+        beta: KL coefficient in [0, inf], a number or `[...]`.
+
+    Returns:
+        Normalised log-probabilities, `[..., outcomes]`; `-inf` throughout where every possible outcome is forbidden.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `beta`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_ref = jnp.log(jnp.array([0.2, 0.3, 0.5]))
+        >>> print(*(f"{p:.4f}" for p in jnp.exp(tilt(log_ref, jnp.array([1.0, 1.0, 0.0]), beta=0.0))))
+        0.4000 0.6000 0.0000
+
+    References:
+        Rafailov et al., "Direct Preference Optimization", arXiv:2305.18290, eq. 4; Chen et al., "Retaining by
+        Doing", arXiv:2510.18874.
+    """
+    log_ref, reward, beta = outcome_arrays({"beta": nonnegative("beta", beta)}, log_ref=log_ref, reward=reward)
+    return log_normalise(_tilted_weights(log_ref, reward, 1 / beta)[0])
+
+
+def implied_reward(log_policy: LogProbs, log_ref: LogProbs, beta: Number) -> Rewards:
+    """The reward beta log(policy / ref) whose tilt of the reference is the policy; its partition function is 1.
+
+    It inverts `tilt` up to a constant: implied_reward(tilt(ref, r, beta), ref, beta) = r - beta log Z.
+
+    Args:
+        log_policy: policy, `[..., outcomes]`.
+        log_ref: reference policy, `[..., outcomes]`.
+        beta: KL coefficient > 0, a number or `[...]`.
+
+    Returns:
+        Reward, `[..., outcomes]`: `-inf` where the policy is 0 and `+inf` where only the reference is, since no
+        finite reward brings an impossible outcome back.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `beta`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_ref = jnp.log(jnp.array([0.5, 0.5]))
+        >>> reward = implied_reward(tilt(log_ref, jnp.array([0.0, 3.0]), beta=2.0), log_ref, beta=2.0)
+        >>> print(f"{reward[1] - reward[0]:.4f}")
+        3.0000
+
+    References:
+        Rafailov et al., "Direct Preference Optimization", arXiv:2305.18290, eq. 5.
+    """
+    log_policy, log_ref, beta = outcome_arrays(
+        {"beta": nonnegative("beta", beta)}, log_policy=log_policy, log_ref=log_ref
+    )
+    forbidden, unreachable = log_policy == -jnp.inf, log_ref == -jnp.inf
+    log_ratio = jnp.where(forbidden, 0.0, log_policy) - jnp.where(unreachable, 0.0, log_ref)
+    reward = jnp.where(unreachable, jnp.inf, beta * log_ratio)
+    return jnp.where(forbidden, -jnp.inf, reward)
+
+
+def condition(log_ref: LogProbs, accept: Bool[Array, "*#batch outcomes"]) -> Policy:
+    """The reference conditioned on success, ref(y | S) = ref(y) 1[y in S] / ref(S).
+
+    It is the I-projection of the reference on the policies that always succeed: KL(ref(.|S) || ref) = -log ref(S) is
+    the least KL(pi || ref) among them.
+
+    Args:
+        log_ref: reference policy, `[..., outcomes]`.
+        accept: the success set S, boolean, `[..., outcomes]`.
+
+    Returns:
+        Normalised log-probabilities, `[..., outcomes]`; `-inf` throughout where ref(S) = 0.
+
+    Raises:
+        TypeError: `accept` is not boolean, or `log_ref` is not floating.
+        ValueError: see `rlrazor.checks.outcome_arrays`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_ref = jnp.log(jnp.array([0.2, 0.3, 0.5]))
+        >>> print(*(f"{p:.4f}" for p in jnp.exp(condition(log_ref, jnp.array([True, True, False])))))
+        0.4000 0.6000 0.0000
+
+    References:
+        Shenfeld, Pari, Agrawal, "RL's Razor", arXiv:2509.04259, Lemma 5.1.
+    """
+    accept = jnp.asarray(accept)
+    if accept.dtype != jnp.bool_:
+        raise TypeError(f"accept must be a boolean array, got {accept.dtype} of shape {accept.shape}")
+    reward = jnp.where(accept, 0.0, -jnp.inf).astype(jnp.asarray(log_ref).dtype)
+    return tilt(log_ref, reward, jnp.inf)
+
+
+def tilt_to_reward(log_ref: LogProbs, reward: Rewards, value: Number) -> Tilt:
+    """The policy closest to the reference among those with E_pi[reward] = value: a tilt, with its beta.
+
+    Args:
+        log_ref: reference policy, `[..., outcomes]`.
+        reward: `[..., outcomes]`, `-inf` forbids an outcome.
+        value: expected reward between the reference's (beta = inf) and the best (beta = 0), a number or `[...]`.
+
+    Returns:
+        The `Tilt`. Outside the attainable range it is the nearest end of the range, with `converged` false.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> solved = tilt_to_reward(jnp.log(jnp.array([0.5, 0.5])), jnp.array([0.0, 1.0]), 0.9)
+        >>> print(f"{1 / solved.beta:.4f} {bool(solved.converged)}")  # logit 0.9
+        2.1972 True
+
+    References:
+        Csiszár, "I-Divergence Geometry of Probability Distributions and Minimization Problems", 1975.
+    """
+    log_ref, reward = outcome_arrays(log_ref=log_ref, reward=reward)
+    solve = jnp.vectorize(_tilt_to_reward, signature="(k),(k),()->(k),(),(),(),()")
+    return Tilt(*solve(log_ref, reward, jnp.asarray(value, log_ref.dtype)))
+
+
+def tilt_to_kl(log_ref: LogProbs, reward: Rewards, budget: Number) -> Tilt:
+    """The policy of highest reward within KL(policy || ref) = budget: a tilt, with its beta.
+
+    Args:
+        log_ref: reference policy, `[..., outcomes]`.
+        reward: `[..., outcomes]`, `-inf` forbids an outcome.
+        budget: KL in nats between 0 (beta = inf) and -log ref(best outcomes) (beta = 0), a number or `[...]`.
+
+    Returns:
+        The `Tilt`. Outside the attainable range it is the nearest end of the range, with `converged` false.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> solved = tilt_to_kl(jnp.log(jnp.array([0.5, 0.5])), jnp.array([0.0, 1.0]), 0.1)
+        >>> print(f"{solved.reward:.4f} {solved.kl:.4f}")
+        0.7198 0.1000
+
+    References:
+        Peters, Mülling, Altün, "Relative Entropy Policy Search", 2010.
+    """
+    log_ref, reward = outcome_arrays(log_ref=log_ref, reward=reward)
+    solve = jnp.vectorize(_tilt_to_kl, signature="(k),(k),()->(k),(),(),(),()")
+    return Tilt(*solve(log_ref, reward, jnp.asarray(budget, log_ref.dtype)))
+
+
+def frontier(log_ref: LogProbs, reward: Rewards, betas: Float[Array, " betas"]) -> Frontier:
+    """The reward-KL frontier: reward and drift of the optimal policy at each beta.
+
+    Its slope is the price of reward, d E_pi[reward] / d KL(pi || ref) = beta.
+
+    Args:
+        log_ref: reference policy, `[..., outcomes]`.
+        reward: `[..., outcomes]`, `-inf` forbids an outcome.
+        betas: KL coefficients, `[betas]`.
+
+    Returns:
+        The `Frontier`.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; `betas` not one-dimensional.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> curve = frontier(jnp.log(jnp.array([0.5, 0.5])), jnp.array([0.0, 1.0]), jnp.array([0.5, 1.0]))
+        >>> print(*(f"{x:.3f}" for x in (*curve.reward, *curve.kl)))
+        0.881 0.731 0.328 0.111
+
+    References:
+        Gao, Schulman, Hilton, "Scaling Laws for Reward Model Overoptimization", arXiv:2210.10760.
+    """
+    log_ref, reward = outcome_arrays(log_ref=log_ref, reward=reward)
+    betas = jnp.asarray(betas, log_ref.dtype)
+    if betas.ndim != 1:
+        raise ValueError(f"betas must be one-dimensional, got shape {betas.shape}")
+    log_ref, reward = log_ref[..., None, :], reward[..., None, :]
+    log_policy = tilt(log_ref, reward, betas)
+    return Frontier(
+        beta=betas,
+        reward=expectation(log_policy, reward),
+        kl=kl_divergence(log_policy, log_ref),
+        forward_kl=kl_divergence(log_ref, log_policy),
+    )
+
+
+def best_of_n(log_ref: LogProbs, reward: Rewards, n: Number) -> Policy:
+    """The policy that draws n samples from the reference and keeps the best: F(y)^n - F(y-)^n.
+
+    F(y) is the reference mass of outcomes with reward at most reward(y), F(y-) of those strictly below. Outcomes of
+    equal reward share their probability in proportion to ref.
+
+    Args:
+        log_ref: reference policy, `[..., outcomes]`.
+        reward: `[..., outcomes]`; `-inf` ranks last.
+        n: number of samples >= 1, real values interpolate, a number or `[...]`.
+
+    Returns:
+        Normalised log-probabilities, `[..., outcomes]`. KL(policy || ref) <= log n - (n - 1) / n.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a Python `n` below 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_ref = jnp.log(jnp.array([0.5, 0.5]))
+        >>> jnp.exp(best_of_n(log_ref, jnp.array([0.0, 1.0]), 2)).round(4).tolist()
+        [0.25, 0.75]
+
+    References:
+        Beirami et al., "Theoretical Guarantees on the Best-of-n Alignment Policy", arXiv:2401.01879.
+    """
+    log_ref, reward = outcome_arrays(log_ref=log_ref, reward=reward)
+    if isinstance(n, int | float) and not n >= 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    solve = jnp.vectorize(_best_of_n, signature="(k),(k),()->(k)")
+    policy: Policy = solve(log_ref, reward, jnp.asarray(n, log_ref.dtype))
+    return policy
+
+
+def _tilted_weights(
+    log_ref: Float[Array, "*#batch outcomes"],
+    reward: Float[Array, "*#batch outcomes"],
+    strength: Float[Array, "*#batch 1"],
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """(log(ref exp(strength (reward - top))), top), with top the best possible reward; strength may be inf."""
+    support = (log_ref > -jnp.inf) & (reward > -jnp.inf)
+    allowed = jnp.where(support, reward, -jnp.inf)
+    top = jax.lax.stop_gradient(jnp.max(allowed, axis=-1, keepdims=True))
+    top = jnp.where(top == -jnp.inf, 0.0, top)
+    gap = top - jnp.where(support, reward, top)
+    endless = jnp.isinf(strength)
+    cost = jnp.where(endless, jnp.where(gap > 0, jnp.inf, 0.0), jnp.where(endless, 0.0, strength) * gap)
+    return jnp.where(support, jnp.where(support, log_ref, 0.0) - cost, -jnp.inf), top
+
+
+Scalar = Float[Array, ""]
+Solved = tuple[Float[Array, " outcomes"], Scalar, Scalar, Scalar, Bool[Array, ""]]
+
+
+@jax.jit
+def _tilt_to_reward(log_ref: Float[Array, " outcomes"], reward: Float[Array, " outcomes"], value: Scalar) -> Solved:
+    _, top = _tilted_weights(log_ref, reward, jnp.zeros(1, log_ref.dtype))
+    return _solve_tilt(log_ref, reward, value, lambda log_policy: top[0] - expectation(log_policy, top - reward))
+
+
+@jax.jit
+def _tilt_to_kl(log_ref: Float[Array, " outcomes"], reward: Float[Array, " outcomes"], budget: Scalar) -> Solved:
+    return _solve_tilt(log_ref, reward, budget, lambda log_policy: kl_divergence(log_policy, log_ref))
+
+
+def _solve_tilt(
+    log_ref: Float[Array, " outcomes"],
+    reward: Float[Array, " outcomes"],
+    target: Scalar,
+    measure: Callable[[Float[Array, " outcomes"]], Scalar],
+) -> Solved:
+    """The tilt whose `measure`, increasing in the strength 1 / beta, equals the target.
+
+    Bisection on u = log(1 / beta) over the whole range of the dtype needs no bracket from the caller; optimistix
+    gives the root its implicit derivatives.
+    """
+    import optimistix
+
+    def tilted(strength: Scalar) -> Float[Array, " outcomes"]:
+        return log_normalise(_tilted_weights(log_ref, reward, strength[None])[0])
+
+    info = jnp.finfo(log_ref.dtype)
+    low, high = measure(tilted(jnp.zeros_like(target))), measure(tilted(jnp.full_like(target, jnp.inf)))
+    inside = (low < target) & (target < high)
+    reachable = jnp.where(inside, target, low + (high - low) / 2)
+
+    def excess(u: Scalar, goal: Scalar) -> Scalar:
+        return jnp.where(low < high, measure(tilted(jnp.exp(u))) - goal, u)
+
+    widest = math.log(float(info.max)) - 10
+    # Tolerances that are never met bisect down to the last bit. (mypy takes the class variable `norm` for a field.)
+    to_last_bit: Any = optimistix.Bisection(rtol=0.0, atol=0.0, flip=False)  # type: ignore[call-arg]
+    u = optimistix.root_find(
+        excess,
+        to_last_bit,
+        jnp.zeros_like(target),
+        args=reachable,
+        options={"lower": -widest, "upper": widest},
+        max_steps=info.nmant + 12,
+        throw=False,
+    ).value
+    weakest = target <= low
+    strength = jnp.where(inside, jnp.exp(u), jnp.where(target >= high, jnp.inf, 0.0))
+    strength = jnp.where(weakest, 0.0, strength)
+    log_policy = tilted(strength)
+    beta = jnp.where(inside, jnp.exp(-u), jnp.where(strength > 0, 0.0, jnp.inf))
+    miss = jnp.abs(measure(log_policy) - target)
+    converged = miss <= 1e4 * info.eps * (high - low)
+    return log_policy, beta, expectation(log_policy, reward), kl_divergence(log_policy, log_ref), converged
+
+
+def _best_of_n(log_ref: Float[Array, " outcomes"], reward: Float[Array, " outcomes"], n: Scalar) -> Policy:
+    order = jnp.argsort(reward)
+    log_sorted, sorted_reward = log_ref[order], reward[order]
+    tie = jnp.searchsorted(sorted_reward, sorted_reward, side="left")  # each tie is named by its first position
+    last = jnp.searchsorted(sorted_reward, sorted_reward, side="right") - 1
+    mass = jnp.zeros_like(log_ref).at[tie].add(jnp.exp(log_sorted))[tie]
+    log_below = jax.lax.cumlogsumexp(log_sorted)[last]  # log F(y)
+    possible = log_sorted > -jnp.inf
+    share = jnp.where(possible, mass, 1.0) / jnp.exp(jnp.where(possible, log_below, 0.0))
+    worst = share >= 1  # the lowest tie, where F(y-) = 0
+    log_win = jnp.log(-jnp.expm1(n * jnp.log1p(-jnp.where(worst, 0.5, share))))
+    log_win = jnp.where(worst, 0.0, log_win)
+    log_tie = n * jnp.where(possible, log_below, 0.0) + log_win
+    log_share = jnp.where(possible, log_sorted, 0.0) - jnp.log(jnp.where(possible, mass, 1.0))
+    log_policy = jnp.where(possible, log_tie + log_share, -jnp.inf)
+    return jnp.zeros_like(log_ref).at[order].set(log_policy)
