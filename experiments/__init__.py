@@ -1,0 +1,1 @@
+"""One file a figure. `python -m experiments` runs them all, `python -m experiments NAME` one."""

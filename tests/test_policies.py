@@ -1,0 +1,139 @@
+"""Parameters to log-policy: against scipy's densities, moments on a grid, and a numerical m-projection."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+from scipy.optimize import minimize
+
+import rlrazor as rz
+from rlrazor.policies import gaussian_log_density, mixture_log_density
+
+WEIGHTS = np.array([0.3, 0.6, 0.1])
+MEANS = np.array([-2.0, 1.0, 4.0])
+SCALES = np.array([0.5, 1.2, 0.2])
+MIXTURE = rz.GaussianMixture(jnp.log(WEIGHTS) + 5.0, jnp.asarray(MEANS), jnp.log(SCALES))  # weights unnormalised
+
+
+def scipy_density(x):
+    return sum(w * stats.norm.pdf(x, m, s) for w, m, s in zip(WEIGHTS, MEANS, SCALES, strict=True))
+
+
+def test_softmax_policy_is_exponential_over_its_sum():
+    logits = np.random.default_rng(0).normal(size=(3, 4))
+    expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(jnp.exp(rz.softmax_policy(jnp.asarray(logits))), expected, rtol=1e-13)
+
+
+def test_softmax_policy_survives_huge_logits_and_ignores_a_shift():
+    policy = rz.softmax_policy(jnp.array([1e4, 1e4 - 1.0, -1e4]))
+    np.testing.assert_allclose(policy[:2], [-np.log1p(np.exp(-1)), -1 - np.log1p(np.exp(-1))], rtol=1e-12)
+    np.testing.assert_allclose(policy[2], -2e4, rtol=1e-4)
+
+
+def test_softmax_policy_excludes_minus_infinity_and_stays_differentiable_there():
+    logits = jnp.array([0.0, -jnp.inf, jnp.log(3.0)])
+    np.testing.assert_allclose(jnp.exp(rz.softmax_policy(logits)), [0.25, 0.0, 0.75], rtol=1e-14)
+    assert rz.softmax_policy(logits)[1] == -jnp.inf
+    np.testing.assert_allclose(jax.jacfwd(rz.softmax_policy)(logits)[0], [0.75, 0.0, -0.75], rtol=1e-14)
+    np.testing.assert_allclose(jax.grad(lambda x: rz.softmax_policy(x)[0])(logits), [0.75, 0.0, -0.75], rtol=1e-14)
+
+
+@pytest.mark.parametrize(("mean", "scale"), [(0.0, 1.0), (-3.0, 0.01), (2.0, 50.0)])
+def test_gaussian_log_density_matches_scipy(mean, scale):
+    x = np.linspace(-5, 5, 41)
+    measured = gaussian_log_density(jnp.asarray(x), jnp.full(41, mean), jnp.full(41, scale))
+    np.testing.assert_allclose(measured, stats.norm.logpdf(x, mean, scale), rtol=1e-12)
+
+
+def test_mixture_log_density_matches_scipy():
+    x = np.linspace(-6, 8, 57)
+    np.testing.assert_allclose(mixture_log_density(MIXTURE, jnp.asarray(x)), np.log(scipy_density(x)), rtol=1e-12)
+
+
+def test_mixture_log_density_stays_finite_where_the_density_underflows():
+    far = mixture_log_density(MIXTURE, jnp.array([500.0]))[0]
+    by_hand = np.log(WEIGHTS[1]) + stats.norm.logpdf(500.0, MEANS[1], SCALES[1])  # the widest component alone
+    np.testing.assert_allclose(far, by_hand, rtol=1e-12)
+
+
+def test_mixture_density_integrates_to_one():
+    total, _ = integrate.quad(
+        lambda x: float(jnp.exp(mixture_log_density(MIXTURE, jnp.array([x])))[0]), -12, 14, points=[-2, 1, 4]
+    )
+    assert abs(total - 1) < 1e-8
+
+
+def test_mixture_policy_is_the_density_normalised_over_the_grid_points():
+    grid = np.linspace(-10, 12, 333)
+    policy = jnp.exp(rz.mixture_policy(MIXTURE, jnp.asarray(grid)))
+    density = scipy_density(grid)
+    assert abs(policy.sum() - 1) < 1e-13
+    np.testing.assert_allclose(policy, density / density.sum(), rtol=1e-11)
+
+
+def test_mixture_policy_has_the_moments_of_the_mixture_on_a_wide_fine_grid():
+    grid = np.linspace(-12, 14, 2601)
+    policy = np.exp(rz.mixture_policy(MIXTURE, jnp.asarray(grid)))
+    mean = WEIGHTS @ MEANS
+    np.testing.assert_allclose(policy @ grid, mean, rtol=1e-9)
+    np.testing.assert_allclose(policy @ (grid - mean) ** 2, WEIGHTS @ (SCALES**2 + (MEANS - mean) ** 2), rtol=1e-9)
+
+
+@pytest.mark.parametrize("points", [9, 41])
+def test_the_gaussian_of_least_forward_kl_matches_mean_and_variance_on_any_grid(points):
+    """The m-projection of a two-mode policy on the Gaussian family, found by a direct search in (mean, log scale)."""
+    grid = np.linspace(-4, 6, points)
+    target = np.exp(rz.mixture_policy(MIXTURE, jnp.asarray(grid)))
+
+    def one(theta):
+        return rz.GaussianMixture(jnp.zeros(1), theta[:1], theta[1:])
+
+    @jax.jit
+    def loss(theta):
+        return -jnp.asarray(target) @ rz.mixture_policy(one(theta), jnp.asarray(grid))
+
+    found = minimize(
+        lambda x: tuple(np.asarray(v) for v in jax.value_and_grad(loss)(jnp.asarray(x))),
+        np.zeros(2),
+        jac=True,
+        method="BFGS",
+        options={"gtol": 1e-10},
+    ).x
+    fit = np.exp(rz.mixture_policy(one(jnp.asarray(found)), jnp.asarray(grid)))
+    for power in (1, 2):
+        np.testing.assert_allclose(fit @ grid**power, target @ grid**power, rtol=1e-7)
+    features = jnp.stack([jnp.asarray(grid), jnp.asarray(grid) ** 2], axis=-1)
+    uniform = jnp.full(points, -jnp.log(points * 1.0))
+    projection = rz.m_projection(jnp.log(target), uniform, features)
+    np.testing.assert_allclose(jnp.exp(projection.log_policy), fit, atol=1e-7)
+
+
+def test_mixture_policy_is_differentiable_in_every_parameter():
+    grid = jnp.linspace(-5.0, 6.0, 23)
+    reward = jnp.sin(grid)
+
+    def value(params):
+        return jnp.exp(rz.mixture_policy(params, grid)) @ reward
+
+    gradient = jax.grad(value)(MIXTURE)
+    for field in rz.GaussianMixture._fields:
+        for k in range(3):
+            up, down = (
+                value(MIXTURE._replace(**{field: getattr(MIXTURE, field).at[k].add(sign * 1e-6)})) for sign in (1, -1)
+            )
+            np.testing.assert_allclose(getattr(gradient, field)[k], (up - down) / 2e-6, atol=1e-8)
+
+
+def test_policies_keep_float32():
+    params = jax.tree.map(lambda x: x.astype(jnp.float32), MIXTURE)
+    assert rz.mixture_policy(params, jnp.linspace(-5.0, 6.0, 23, dtype=jnp.float32)).dtype == jnp.float32
+    assert rz.softmax_policy(jnp.zeros(3, jnp.float32)).dtype == jnp.float32
+
+
+def test_integer_logits_and_grids_are_rejected_by_name(as_installed):
+    with pytest.raises(TypeError, match=r"logits must be a floating array, got int64 of shape \(3,\)"):
+        rz.softmax_policy(jnp.arange(3))
+    with pytest.raises(TypeError, match=r"grid must be a floating array"):
+        rz.mixture_policy(MIXTURE, jnp.arange(3))
