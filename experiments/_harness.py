@@ -158,6 +158,8 @@ def check_config(config: Any) -> Any:
     for field in dataclasses.fields(config):
         values = getattr(config, field.name)
         for value in values if isinstance(values, tuple) else (values,):
+            if isinstance(value, bool):
+                continue
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{field.name} must be finite, got {value}")
             least = field.metadata.get("at_least", 1 if isinstance(value, int) else -math.inf)
