@@ -101,12 +101,14 @@ def main(args: list[str]) -> int:
 def work(todo: list[tuple[str, Any]], out: Path, replot: bool, console: Console) -> None:
     """Run or redraw each experiment, with a line a figure."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         for name, config in todo:
             task = progress.add_task(name, total=1)
             record = harness.replot(name, out) if replot else harness.execute(name, config, out)
             good = sum(claim["holds"] and claim["control_fails"] for claim in record["claims"])
-            progress.update(task, completed=1, description=f"{name}: {good} of {len(record['claims'])} claims hold")
+            progress.update(task, completed=1, visible=False)
+            seconds = "drawn again" if replot else f"{record['seconds']} s"
+            progress.console.print(f"{name}: {good} of {len(record['claims'])} claims hold, {seconds}")
             for claim in record["claims"]:
                 if not (claim["holds"] and claim["control_fails"]):
                     progress.console.print(

@@ -170,6 +170,13 @@ def check_config(config: Any) -> Any:
     return config
 
 
+def check_normalised(name: str, probabilities: Sequence[float]) -> None:
+    """Raise unless the probabilities sum to one."""
+    total = math.fsum(probabilities)
+    if not abs(total - 1) < 1e-9:
+        raise UserError(f"{name} must sum to 1, but {' + '.join(map(str, probabilities))} = {total:.6g}")
+
+
 def positive(default: Any) -> Any:
     """A config field that must be above zero."""
     return dataclasses.field(default=default, metadata={"above": 0})

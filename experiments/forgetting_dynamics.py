@@ -27,7 +27,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 import rlrazor as rz
-from experiments._harness import Claim, at_least, at_most, near, nonnegative, positive
+from experiments._harness import Claim, UserError, at_least, at_most, near, nonnegative, positive
 from rlrazor.plotting import COLORS, FULL_WIDTH, letter
 from rlrazor.tasks import two_mode
 from rlrazor.training import train
@@ -76,10 +76,15 @@ class Config:
     seed: int = nonnegative(0)
     """Of the random keys."""
 
+    def __post_init__(self) -> None:
+        """Equal rates are among the slow factors, because the paths are drawn there."""
+        if 1.0 not in self.slow_factors:
+            raise UserError(f"slow_factors must hold 1.0, got {self.slow_factors}")
+
     @classmethod
     def quick(cls) -> "Config":
         """Few seeds, few slow factors."""
-        return cls(num_seeds=8, ablation_seeds=8, slow_factors=(0.0, 0.005, 0.1, 1.0), end_time=4000.0)
+        return cls(num_seeds=6, ablation_seeds=6, slow_factors=(0.0, 0.005, 0.1, 1.0), end_time=4000.0)
 
 
 class Results(NamedTuple):
@@ -122,101 +127,115 @@ class Results(NamedTuple):
 
 
 def run(config: Config) -> Results:
-    """Everything, in four compiled pieces."""
+    """Everything; each piece is compiled once, and joined in NumPy."""
     bi, uni = two_mode.bimodal_setting(), two_mode.unimodal_setting()
-    reverse = partial(two_mode.reverse_kl_gradient, beta=config.beta, floor=config.floor)
-    forward = two_mode.forward_kl_gradient
-    published = {
-        "bi_forward": (bi, forward, config.bi_forward_rate, config.bi_steps),
-        "bi_forward_slow": (bi, forward, config.bi_forward_low_rate, config.bi_steps),
-        "bi_reverse": (bi, reverse, config.bi_reverse_rate, config.bi_steps),
-        "uni_forward": (uni, forward, config.uni_forward_rate, config.uni_steps),
-        "uni_reverse": (uni, reverse, config.uni_reverse_rate, config.uni_steps),
+    settings = {
+        "bi_forward": (bi, "forward", config.bi_forward_rate, config.bi_steps),
+        "bi_forward_slow": (bi, "forward", config.bi_forward_low_rate, config.bi_steps),
+        "bi_reverse": (bi, "reverse", config.bi_reverse_rate, config.bi_steps),
+        "uni_forward": (uni, "forward", config.uni_forward_rate, config.uni_steps),
+        "uni_reverse": (uni, "reverse", config.uni_reverse_rate, config.uni_steps),
     }
+    constants = (config.slow_factor, config.beta, config.floor)
     keys = jax.random.split(jax.random.key(config.seed), (len(RUNS), config.num_seeds))
-    paths, gains, drops = {}, [], []
-    for name, run_keys in zip(RUNS, keys, strict=True):
-        paths[name], gain, drop = sample_runs(*published[name], config.slow_factor, config.num_samples, run_keys)
-        gains.append(gain)
-        drops.append(drop)
-    predicted = {name: predict(*published[name], config) for name in RUNS}
-    predicted_overlaps = [gain_and_drop_of(predicted[name], published[name][0]) for name in RUNS]
-    stops = jnp.stack([first_reached(gain, config.gain) for gain in gains])
 
-    no_floor = two_mode.reverse_kl_recursion(uni, config.uni_reverse_rate, 1.0, config.uni_steps, config.beta, 0.0)
-    no_offset = two_mode.reverse_kl_recursion(
-        bi, config.bi_reverse_rate, config.slow_factor, config.bi_steps, 1.0, config.floor
-    )
-    ablation_factors = jnp.array([0.0, 0.005, 0.05, 1.0])
-    exact = exact_flows(config)
+    def sampled(name, run_keys, slow_factor=config.slow_factor):
+        setting, direction, rate, num_steps = settings[name]
+        size = (num_steps, config.num_samples)
+        run = sample_runs(setting, direction, rate, slow_factor, config.beta, config.floor, *size, run_keys)
+        return jax.tree.map(np.asarray, run)
+
+    def predicted(name, *constants):
+        setting, direction, rate, num_steps = settings[name]
+        return jax.tree.map(np.asarray, predict(setting, direction, rate, *constants, num_steps))
+
+    samples = {name: sampled(name, run_keys) for name, run_keys in zip(RUNS, keys, strict=True)}
+    recursions = {name: predicted(name, *constants) for name in RUNS}
+    no_floor = predicted("uni_reverse", config.slow_factor, config.beta, 0.0)
+    no_offset = predicted("bi_reverse", config.slow_factor, 1.0, config.floor)
+    stops = np.stack([first_reached(samples[name].gain, config.gain) for name in RUNS])
+    ablation_keys = jax.random.split(jax.random.key(config.seed + 1), config.ablation_seeds)
+    ablation_factors = np.array([0.0, 0.005, 0.05, 1.0])
+
+    def ablated(direction):
+        runs = [sampled(f"bi_{direction}", ablation_keys, factor) for factor in ablation_factors]
+        return np.stack([at_gain(run, config.gain) for run in runs])
+
     return Results(
         grid=bi.grid,
         target=density(bi.target, bi.grid),
         bi_init=density(bi.init, bi.grid),
         **{
-            f"{name}_density": snapshots(paths[name], stops[i], bi.grid, 30 if name.startswith("uni") else 10)
-            for i, name in enumerate(RUNS)
+            f"{name}_density": samples[name].density[: stop // every(name) + 1]
+            for name, stop in zip(RUNS, stops[:, 0], strict=True)
         },
-        gain=stack_padded(gains),
-        drop=stack_padded(drops),
-        old_weight=jnp.stack([paths[name].old_weights[..., 0] for name in RUNS[:3]]),
-        predicted_gain=stack_padded([gain for gain, _ in predicted_overlaps]),
-        predicted_drop=stack_padded([drop for _, drop in predicted_overlaps]),
-        predicted_old_weight=jnp.stack([predicted[name].old_weights[:, 0] for name in RUNS[:3]]),
-        no_floor_drop=at_gain(*gain_and_drop_of(no_floor, uni), config.gain),
-        no_offset_drop=gain_and_drop_of(no_offset, bi)[1][-1],
+        gain=stack_padded([samples[name].gain for name in RUNS]),
+        drop=stack_padded([samples[name].drop for name in RUNS]),
+        old_weight=np.stack([samples[name].path.old_weights[..., 0] for name in RUNS[:3]]),
+        predicted_gain=stack_padded([recursions[name].gain for name in RUNS]),
+        predicted_drop=stack_padded([recursions[name].drop for name in RUNS]),
+        predicted_old_weight=np.stack([recursions[name].path.old_weights[:, 0] for name in RUNS[:3]]),
+        no_floor_drop=at_gain(no_floor, config.gain),
+        no_offset_drop=no_offset.drop[-1],
         stop=stops,
-        drop_at_gain=jnp.stack([at_gain(g, d, config.gain) for g, d in zip(gains, drops, strict=True)]),
-        predicted_drop_at_gain=jnp.stack([at_gain(g, d, config.gain) for g, d in predicted_overlaps]),
-        threshold=jnp.array(config.gain),
+        drop_at_gain=np.stack([at_gain(samples[name], config.gain) for name in RUNS]),
+        predicted_drop_at_gain=np.stack([at_gain(recursions[name], config.gain) for name in RUNS]),
+        threshold=np.array(config.gain),
         ablation_factor=ablation_factors,
-        ablation_drop=jnp.stack([ablate(*published[f"bi_{name}"], config, ablation_factors) for name in DIRECTIONS]),
-        **exact,
+        ablation_drop=np.stack([ablated(direction) for direction in DIRECTIONS]),
+        **exact_flows(config),
     )
 
 
 # As published
 
 
-@partial(jax.jit, static_argnames=("gradient", "num_steps", "num_samples"))
-def sample_runs(setting, gradient, learning_rate, num_steps, slow_factor, num_samples, keys):
-    """Sampled paths, gains and drops of every seed, in one vmapped call."""
+class Run(NamedTuple):
+    """Paths of parameters, what was learned and forgotten on the way, and the first path's densities."""
+
+    path: two_mode.Mixture
+    gain: np.ndarray  # [..., steps + 1]
+    drop: np.ndarray  # [..., steps + 1]
+    density: np.ndarray  # [frames, points]
+
+
+@partial(jax.jit, static_argnames=("direction", "num_steps", "num_samples"))
+def sample_runs(setting, direction, learning_rate, slow_factor, beta, floor, num_steps, num_samples, keys):
+    """The published updates, every seed in one vmapped call."""
+
+    def gradient(params, key):
+        z = jax.random.normal(key, num_samples)
+        if direction == "forward":
+            return two_mode.forward_kl_gradient(params, setting, z)
+        return two_mode.reverse_kl_gradient(params, setting, z, beta, floor)
 
     def one(key):
-        path = train(
-            lambda params, step_key: gradient(params, setting, jax.random.normal(step_key, num_samples)),
-            setting.init,
-            two_mode.published_optimizer(setting.init, learning_rate, slow_factor),
-            key,
-            num_steps=num_steps,
-            project=two_mode.clip,
-        )
-        return path, *gain_and_drop_of(path, setting)
+        optimizer = two_mode.published_optimizer(setting.init, learning_rate, slow_factor)
+        path = train(gradient, setting.init, optimizer, key, num_steps=num_steps, project=two_mode.clip)
+        return path, *gain_and_drop(path, setting)
 
-    return jax.vmap(one)(keys)
+    path, gain, drop = jax.vmap(one)(keys)
+    frames = jax.tree.map(lambda leaf: leaf[0, :: every(setting)], path)
+    return Run(path, gain, drop, jax.vmap(lambda params: density(params, setting.grid))(frames))
 
 
-def predict(setting, gradient, learning_rate, num_steps, config):
+@partial(jax.jit, static_argnames=("direction", "num_steps"))
+def predict(setting, direction, learning_rate, slow_factor, beta, floor, num_steps):
     """The recursion for infinitely many samples and separated modes."""
-    if gradient is two_mode.forward_kl_gradient:
-        return two_mode.forward_kl_recursion(setting, learning_rate, config.slow_factor, num_steps)
-    return two_mode.reverse_kl_recursion(
-        setting, learning_rate, config.slow_factor, num_steps, config.beta, config.floor
-    )
+    if direction == "forward":
+        path = two_mode.forward_kl_recursion(setting, learning_rate, slow_factor, num_steps)
+    else:
+        path = two_mode.reverse_kl_recursion(setting, learning_rate, slow_factor, num_steps, beta, floor)
+    return Run(path, *gain_and_drop(path, setting), density=jnp.zeros(0))
 
 
-def ablate(setting, gradient, learning_rate, num_steps, config, factors):
-    """Drop at the gain of the published updates under other slow factors, `[factors, seeds]`."""
-    keys = jax.random.split(jax.random.key(config.seed + 1), config.ablation_seeds)
-
-    def one(factor):
-        _, gain, drop = sample_runs(setting, gradient, learning_rate, num_steps, factor, config.num_samples, keys)
-        return at_gain(gain, drop, config.gain)
-
-    return jnp.stack([one(factor) for factor in factors])
+def every(world):
+    """Updates between the densities that are kept, as published."""
+    unimodal = world.startswith("uni") if isinstance(world, str) else world.init.means.size == 1
+    return 30 if unimodal else 10
 
 
-def gain_and_drop_of(path, setting):
+def gain_and_drop(path, setting):
     """Gain and drop along a path."""
     return jax.lax.map(lambda params: two_mode.gain_and_drop(params, setting), path)
 
@@ -224,12 +243,12 @@ def gain_and_drop_of(path, setting):
 def first_reached(gain, threshold):
     """The first row at which the gain is reached, the last row if never, `[...]`."""
     reached = gain >= threshold
-    return jnp.where(reached.any(-1), reached.argmax(-1), gain.shape[-1] - 1)
+    return np.where(reached.any(-1), reached.argmax(-1), gain.shape[-1] - 1)
 
 
-def at_gain(gain, drop, threshold):
+def at_gain(run, threshold):
     """The drop at the first row at which the gain is reached, `[...]`."""
-    return jnp.take_along_axis(drop, first_reached(gain, threshold)[..., None], -1)[..., 0]
+    return np.take_along_axis(run.drop, first_reached(run.gain, threshold)[..., None], -1)[..., 0]
 
 
 def density(params, grid):
@@ -237,17 +256,11 @@ def density(params, grid):
     return jnp.exp(two_mode.component_log_densities(params, grid)).sum(-1)
 
 
-def snapshots(path, stop, grid, every):
-    """Densities of the first seed, every few updates up to the stop, and at the stop."""
-    rows = np.unique([*range(0, int(stop[0]), every), int(stop[0])])
-    return jax.vmap(lambda params: density(params, grid))(jax.tree.map(lambda leaf: leaf[0, rows], path))
-
-
 def stack_padded(rows):
     """Rows of unequal length on their last axis, stacked with NaN behind."""
     longest = max(row.shape[-1] for row in rows)
     pad = [[(0, 0)] * (row.ndim - 1) + [(0, longest - row.shape[-1])] for row in rows]
-    return jnp.stack([jnp.pad(row, width, constant_values=jnp.nan) for row, width in zip(rows, pad, strict=True)])
+    return np.stack([np.pad(row, width, constant_values=np.nan) for row, width in zip(rows, pad, strict=True)])
 
 
 # Exact flows
@@ -260,6 +273,7 @@ class TwoModeParams(NamedTuple):
     new: jax.Array  # [2] new mean, new log scale
 
 
+@partial(jax.jit, static_argnums=0)
 def exact_flows(config):
     """Drop at the gain over slow factors, directions and targets; and the flows at equal rates, frame by frame."""
     setting = two_mode.bimodal_setting()
@@ -315,26 +329,19 @@ def exact_flows(config):
     problems = jnp.stack(jnp.meshgrid(jnp.arange(2), jnp.arange(2), jnp.arange(factors.size), indexing="ij"), -1)
     times = jnp.concatenate([jnp.zeros(1), jnp.geomspace(1e-2, config.end_time, 600)])
 
-    @jax.jit
-    def solve(problems):
-        def one(problem):  # in turn rather than vmapped, where every flow would take the steps of the slowest
-            direction, target, factor = problem
-            path, params = flow(direction.astype(float), log_targets[target], factors[factor], times)
-            return params, path.stop_time, path.stopped & path.converged
+    def solve(problem):
+        direction, target, factor = problem
+        path, params = flow(direction.astype(float), log_targets[target], factors[factor], times)
+        return params, *gain_and_drop(params, setting), path.stop_time, path.stopped & path.converged
 
-        return jax.lax.map(one, problems)
-
-    params, stop_time, reached = jax.tree.map(
-        lambda leaf: leaf.reshape(problems.shape[:-1] + leaf.shape[1:]), solve(problems.reshape(-1, 3))
-    )
-    gain, drop = jax.jit(partial(gain_and_drop_of, setting=setting))(
-        jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[4:]), params)
-    )
-    gain, drop = (leaf.reshape(*problems.shape[:-1], times.size) for leaf in (gain, drop))
+    # In turn rather than vmapped, where every flow would take the steps of the slowest.
+    solved = jax.lax.map(solve, problems.reshape(-1, 3))
+    solved = jax.tree.map(lambda leaf: leaf.reshape(problems.shape[:-1] + leaf.shape[1:]), solved)
+    params, gain, drop, stop_time, reached = solved
 
     # At equal rates, and at equal gains rather than times, so that flows of different speed can be compared.
-    equal = int(jnp.argmax(factors == 1.0))
-    frames = jnp.linspace(0.0, config.gain, 37)
+    equal = config.slow_factors.index(1.0)
+    frames = jnp.linspace(0.0, config.gain, 31)
     panels = [(0, 0), (1, 0), (0, 1), (1, 1)]  # (direction, target)
 
     def at_frames(direction, target, path):

@@ -12,6 +12,7 @@ About 15 seconds on two cores.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rlrazor as rz
-from experiments._harness import Claim, at_least, at_most, near, positive
+from experiments._harness import Claim, UserError, at_least, at_most, check_normalised, near, positive
 from rlrazor.plotting import COLORS, FULL_WIDTH, letter
 
 
@@ -30,7 +31,7 @@ class Config:
     """The target, the starts and how long the flows run."""
 
     weights: tuple[float, ...] = positive((0.75, 0.25))
-    """Weights of the target's modes."""
+    """Weights of the target's modes; sum to 1."""
     means: tuple[float, ...] = (-3.0, 3.5)
     """Means of the target's modes."""
     scales: tuple[float, ...] = positive((1.0, 0.7))
@@ -45,6 +46,13 @@ class Config:
     """How long the flows run (learning rate times steps)."""
     num_times: int = 400
     """Saved times, log-spaced."""
+
+    def __post_init__(self) -> None:
+        """The target is a mixture."""
+        check_normalised("weights", self.weights)
+        if not len(self.weights) == len(self.means) == len(self.scales):
+            counts = f"{len(self.weights)}, {len(self.means)} and {len(self.scales)}"
+            raise UserError(f"weights, means and scales must have one number a mode, got {counts}")
 
     @classmethod
     def quick(cls) -> "Config":
@@ -71,6 +79,7 @@ class Results(NamedTuple):
     converged: np.ndarray  # [2, starts]
 
 
+@partial(jax.jit, static_argnums=0)
 def run(config: Config) -> Results:
     """Both flows of the Gaussian from every start, and of the softmax table from the first."""
     grid = jnp.linspace(-12.0, 12.0, config.grid_points)
@@ -91,14 +100,15 @@ def run(config: Config) -> Results:
     def losses(log_policy: jax.Array) -> tuple[jax.Array, jax.Array]:
         return rz.kl_divergence(log_target, log_policy), rz.kl_divergence(log_policy, log_target)
 
-    def flow(reverse: jax.Array, start: jax.Array) -> rz.Trajectory:
+    def flow(problem: tuple[jax.Array, jax.Array]) -> rz.Trajectory:
+        reverse, start = problem
         return rz.gradient_flow(lambda log_policy: objective(log_policy, reverse), start, times, policy=gaussian)
 
-    starts = jnp.stack(
-        [jnp.array(config.start_means), jnp.full(len(config.start_means), jnp.log(config.start_scale))], 1
-    )
-    directions = jnp.array([0.0, 1.0])
-    path = jax.jit(jax.vmap(jax.vmap(flow, (None, 0)), (0, None)))(directions, starts)
+    num_starts = len(config.start_means)
+    starts = jnp.stack([jnp.array(config.start_means), jnp.full(num_starts, jnp.log(config.start_scale))], axis=1)
+    problems = jnp.repeat(jnp.array([0.0, 1.0]), num_starts), jnp.tile(starts, (2, 1))
+    path = jax.lax.map(flow, problems)
+    path = jax.tree.map(lambda leaf: leaf.reshape(2, num_starts, *leaf.shape[1:]), path)
     forward_kl, reverse_kl = jax.vmap(jax.vmap(jax.vmap(losses)))(path.log_policy)
 
     init = gaussian(starts[0])

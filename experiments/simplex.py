@@ -14,6 +14,7 @@ About 10 seconds on two cores.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rlrazor as rz
-from experiments._harness import Claim, UserError, at_most, near, positive
+from experiments._harness import Claim, UserError, at_most, check_normalised, near, positive
 from rlrazor.plotting import COLORS, FULL_WIDTH, draw_simplex, letter, simplex_points
 
 
@@ -32,7 +33,7 @@ class Config:
     """The reference, the reward, and what counts as success."""
 
     ref: tuple[float, float, float] = positive((0.30, 0.12, 0.58))
-    """Reference policy; normalised."""
+    """Reference policy; sums to 1."""
     reward: tuple[float, float, float] = (0.0, 2.0, 0.5)
     """Reward of the tilted optimum."""
     beta: float = positive(0.5)
@@ -49,7 +50,8 @@ class Config:
     """Points along each side of the grid that the balls are drawn on."""
 
     def __post_init__(self) -> None:
-        """Some outcomes succeed and some do not."""
+        """The reference is normalised; some outcomes succeed and some do not."""
+        check_normalised("ref", self.ref)
         if all(self.accept) or not any(self.accept):
             raise UserError(f"accept must hold both True and False, got {self.accept}")
 
@@ -85,6 +87,7 @@ class Results(NamedTuple):
     large_ratio: np.ndarray  # [] the same at the largest radius drawn
 
 
+@partial(jax.jit, static_argnums=0)
 def run(config: Config) -> Results:
     """All closed forms, and both flows of all three objectives."""
     log_ref = jax.nn.log_softmax(jnp.log(jnp.array(config.ref)))
@@ -108,7 +111,7 @@ def run(config: Config) -> Results:
             path = rz.gradient_flow(lambda policy: choice @ losses(policy), log_ref, times, natural=natural)
             return jnp.exp(path.log_policy)
 
-        return jax.jit(lambda choices: jax.lax.map(one, choices))(jnp.eye(3))
+        return jax.lax.map(one, jnp.eye(3))
 
     log_lattice = jnp.log(interior(config.resolution))
     log_projection = rz.condition(log_ref, accept)

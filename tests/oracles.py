@@ -15,6 +15,12 @@ import pytest
 MP = mpmath.MPContext()
 MP.dps = 60
 
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
+
 
 def exact(log_p):
     """The probabilities exp(log_p) of one row, with the floats taken as exact."""
@@ -134,6 +140,29 @@ def expectation(p, x):
     return MP.fsum(a * MP.mpf(float(b)) for a, b in zip(p, x, strict=True) if a > 0)
 
 
+def quick_jit(function):
+    """`jax.jit` that spends little on optimising, for what runs once."""
+    return jax.jit(function, compiler_options=QUICK)
+
+
+def assert_derivatives_match_differences(derivatives, x, h=1e-5, rtol=1e-6, atol=1e-8):
+    """The gradient and Hessian of `derivatives(x) = (value, gradient, Hessian)` against central differences."""
+    _, gradient, hessian = derivatives(x)
+    for index in np.ndindex(x.shape):
+        (up, up_slope, _), (down, down_slope, _) = (derivatives(x.at[index].add(s * h)) for s in (1, -1))
+        np.testing.assert_allclose(gradient[index], (up - down) / (2 * h), rtol=rtol, atol=atol)
+        np.testing.assert_allclose(hessian[index], (up_slope - down_slope) / (2 * h), rtol=rtol, atol=atol)
+
+
+def assert_derivatives_match_limit(derivatives, x):
+    """Derivatives at logits or rewards of -inf against those at -1e4, which is the same to any precision."""
+    at_limit, inside = derivatives(x), derivatives(jnp.maximum(x, -1e4))
+    assert jnp.abs(inside[1]).max() > 1e-3
+    assert jnp.abs(inside[2]).max() > 1e-3
+    for got, want in zip(at_limit, inside, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-13)  # at -1e4 a sum of logs rounds by 2e-12
+
+
 def dirichlet_logs(rng, shape, dtype=np.float64):
     """Random interior distributions, as log-probabilities."""
     return jax.nn.log_softmax(jnp.asarray(rng.normal(size=shape), dtype), axis=-1)
@@ -153,6 +182,7 @@ class Contract(NamedTuple):
     numbers: Mapping[str, tuple[float, float, float]] = {}
 
     def draw(self, name, batch=(), outcomes=OUTCOMES, dtype=np.float64, seed=0):
+        """A valid value of the argument `name`."""
         rng = np.random.default_rng([seed, sum(map(ord, name))])
         if name == "accept":
             return jnp.asarray(np.arange(outcomes) % 2 == rng.integers(2, size=(*batch, 1)))
@@ -165,12 +195,15 @@ class Contract(NamedTuple):
         return dirichlet_logs(rng, (*batch, outcomes), dtype)
 
     def inputs(self, batch=(), dtype=np.float64):
+        """A valid value of every array."""
         return [self.draw(name, batch, dtype=dtype) for name in self.arrays]
 
     def rows(self, dtype=np.float64):
+        """Every number, `[3]`."""
         return [jnp.asarray(values, dtype) for values in self.numbers.values()]
 
     def axes(self):
+        """The axis of every argument that `vmap` maps."""
         return [None if name == "features" else 0 for name in self.arrays] + [0] * len(self.numbers)
 
 
@@ -190,15 +223,15 @@ def assert_jit_matches_eager(case):
 
 def assert_vmap_matches_loop(case):
     arguments, axes = [*case.inputs((3,)), *case.rows()], case.axes()
-    mapped = jax.jit(jax.vmap(case.function, in_axes=axes))(*arguments)
-    one = jax.jit(case.function)
+    mapped = quick_jit(jax.vmap(case.function, in_axes=axes))(*arguments)
+    one = quick_jit(case.function)
     rows = [one(*(x if axis is None else x[i] for x, axis in zip(arguments, axes, strict=True))) for i in range(3)]
     assert_trees_agree(mapped, jax.tree.map(lambda *xs: jnp.stack(xs), *rows))
 
 
 def assert_float32_stays(case):
     numbers = [values[0] for values in case.numbers.values()]  # Python numbers must not promote
-    result = jax.jit(lambda *arrays: case.function(*arrays, *numbers))(*case.inputs((3,), np.float32))
+    result = quick_jit(lambda *arrays: case.function(*arrays, *numbers))(*case.inputs((3,), np.float32))
     for leaf in jax.tree.leaves(result):
         assert leaf.dtype in (jnp.float32, jnp.bool_)
         assert not np.isnan(np.asarray(leaf)).any()
@@ -211,11 +244,11 @@ def assert_batches_broadcast(case):
     for name, x in zip(rest, thin[1:], strict=False):
         full.append(x if name == "features" else jnp.broadcast_to(x, (4, 3, x.shape[-1])))
     full += [jnp.broadcast_to(x, (4, 3)) for x in case.rows()]
-    got = jax.jit(case.function)(*thin)
+    got = quick_jit(case.function)(*thin)
     lead = (4, 3) if len(thin) > 1 else (4, 1)
     assert all(leaf.shape[:2] == lead for leaf in jax.tree.leaves(got))
     if len(thin) > 1:
-        assert_trees_agree(got, jax.jit(case.function)(*full))
+        assert_trees_agree(got, quick_jit(case.function)(*full))
 
 
 def assert_integers_are_refused(case):
@@ -252,8 +285,6 @@ def assert_outcome_axis_is_needed(case):
 
 
 def assert_batches_must_fit(case):
-    if len(case.arrays) == 1:
-        pytest.skip("one array has no other batch to fit")
     numbers = [values[0] for values in case.numbers.values()]
     arrays = case.inputs((3,))
     arrays[0] = case.draw(case.arrays[0], (2,))
@@ -275,6 +306,16 @@ REFUSALS = [
 ]
 
 
-def named(cases):
-    """The cases as parameters, each under the name of its function."""
-    return [pytest.param(case, id=case.function.__name__) for case in cases]
+def kept_by(cases):
+    """(promise, case) for every promise of the contract and every case."""
+    return [_parameter(promise, case) for promise in CONTRACT for case in cases]
+
+
+def refused_by(cases):
+    """(refusal, case) for every refusal that can happen to the case."""
+    needs_two = (assert_outcome_axes_must_match, assert_batches_must_fit)
+    return [_parameter(r, case) for r in REFUSALS for case in cases if r not in needs_two or len(case.arrays) > 1]
+
+
+def _parameter(promise, case):
+    return pytest.param(promise, case, id=f"{promise.__name__.removeprefix('assert_')}-{case.function.__name__}")

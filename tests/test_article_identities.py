@@ -7,16 +7,15 @@ checked on random prompts, with numpy sums written out on the one side and the l
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from scipy.optimize import minimize
 
 import rlrazor as rz
 
-PROMPTS, OUTCOMES = 6, 7
+PROMPTS, OUTCOMES = 30, 7
 TOLERANCE = 1e-10
 
 
-def random_problem(seed):
+def random_problem(seed=0):
     rng = np.random.default_rng(seed)
     policy, ref, target = rng.dirichlet(np.ones(OUTCOMES), size=(3, PROMPTS))
     reward = rng.normal(size=(PROMPTS, OUTCOMES))
@@ -40,19 +39,14 @@ def log(p):
         return jnp.asarray(np.log(p))
 
 
-SEEDS = pytest.mark.parametrize("seed", range(5))
-
-
-@SEEDS
-def test_sft_loss_is_forward_kl_plus_the_entropy_of_the_target(seed):
-    policy, _, target, _, _ = random_problem(seed)
+def test_sft_loss_is_forward_kl_plus_the_entropy_of_the_target():
+    policy, _, target, _, _ = random_problem()
     forward_kl, target_entropy = kl(target, policy), -(target * np.log(target)).sum(-1)
     np.testing.assert_allclose(rz.sft_loss(log(policy), log(target)), forward_kl + target_entropy, atol=TOLERANCE)
 
 
-@SEEDS
-def test_sft_and_forward_kl_have_the_same_gradient_which_is_policy_minus_target(seed):
-    policy, _, target, _, _ = random_problem(seed)
+def test_sft_and_forward_kl_have_the_same_gradient_which_is_policy_minus_target():
+    policy, _, target, _, _ = random_problem()
 
     def gradient(loss):
         return jax.grad(lambda logits: loss(jax.nn.log_softmax(logits)).sum())(log(policy))
@@ -61,67 +55,66 @@ def test_sft_and_forward_kl_have_the_same_gradient_which_is_policy_minus_target(
     np.testing.assert_allclose(gradient(lambda lp: rz.kl_divergence(log(target), lp)), policy - target, atol=TOLERANCE)
 
 
-@SEEDS
-def test_rl_objective_is_beta_log_partition_minus_beta_reverse_kl_to_the_tilt(seed):
-    policy, ref, _, reward, beta = random_problem(seed)
+def test_rl_objective_is_beta_log_partition_minus_beta_reverse_kl_to_the_tilt():
+    policy, ref, _, reward, beta = random_problem()
     optimum, log_partition = tilted(ref, reward, beta)
     expected = beta * log_partition - beta * kl(policy, optimum)
     measured = rz.regularized_reward(log(policy), log(ref), jnp.asarray(reward), jnp.asarray(beta))
     np.testing.assert_allclose(measured, expected, atol=TOLERANCE)
 
 
-@SEEDS
-def test_the_same_identity_holds_among_the_library_functions(seed):
-    policy, ref, _, reward, beta = (jnp.asarray(x) for x in random_problem(seed))
+def test_the_same_identity_holds_among_the_library_functions():
+    policy, ref, _, reward, beta = (jnp.asarray(x) for x in random_problem())
     objective = rz.regularized_reward(jnp.log(policy), jnp.log(ref), reward, beta)
     optimum, log_partition = (f(jnp.log(ref), reward, beta) for f in (rz.tilt, rz.log_partition))
     expected = beta * log_partition - beta * rz.kl_divergence(jnp.log(policy), optimum)
     np.testing.assert_allclose(objective, expected, atol=TOLERANCE)
 
 
-@SEEDS
-def test_the_tilt_is_ref_times_exp_reward_over_beta_normalised(seed):
-    _, ref, _, reward, beta = random_problem(seed)
+def test_the_tilt_is_ref_times_exp_reward_over_beta_normalised():
+    _, ref, _, reward, beta = random_problem()
     expected, log_partition = tilted(ref, reward, beta)
-    np.testing.assert_allclose(rz.tilt(log(ref), jnp.asarray(reward), jnp.asarray(beta)), np.log(expected), rtol=1e-10)
+    np.testing.assert_allclose(
+        rz.tilt(log(ref), jnp.asarray(reward), jnp.asarray(beta)), np.log(expected), rtol=1e-12, atol=TOLERANCE
+    )
     measured = rz.log_partition(log(ref), jnp.asarray(reward), jnp.asarray(beta))
     np.testing.assert_allclose(measured, log_partition, atol=TOLERANCE)
 
 
-@SEEDS
-def test_no_perturbation_of_the_tilt_scores_higher(seed):
-    _, ref, _, reward, beta = random_problem(seed)
-    rng = np.random.default_rng(100 + seed)
+def test_no_perturbation_of_the_tilt_scores_higher():
+    _, ref, _, reward, beta = random_problem()
+    rng = np.random.default_rng(1)
     optimum = np.exp(rz.tilt(log(ref), jnp.asarray(reward), jnp.asarray(beta)))
-    other = rng.dirichlet(np.full(OUTCOMES, 0.5), size=(500, PROMPTS))
-    size = 10 ** rng.uniform(-3, 0, size=(500, PROMPTS, 1))
+    other = rng.dirichlet(np.full(OUTCOMES, 0.5), size=(300, PROMPTS))
+    size = 10 ** rng.uniform(-3, 0, size=(300, PROMPTS, 1))
 
     def objective(policy):
-        return rz.regularized_reward(log(policy), log(ref), jnp.asarray(reward), jnp.asarray(beta))
+        return np.asarray(rz.regularized_reward(log(policy), log(ref), jnp.asarray(reward), jnp.asarray(beta)))
 
     assert np.all(objective((1 - size) * optimum + size * other) < objective(optimum))
 
 
-@SEEDS
-def test_a_direct_search_over_the_simplex_finds_the_tilt(seed):
-    _, ref, _, reward, beta = random_problem(seed)
+def test_a_direct_search_over_the_simplex_finds_the_tilt():
+    _, ref, _, reward, beta = random_problem()
+    optimum = np.exp(rz.tilt(log(ref), jnp.asarray(reward), jnp.asarray(beta)))
+    for i in range(8):
 
-    def negative_objective(logits):
-        p = np.exp(logits - logits.max())
-        p /= p.sum()
-        per_outcome = reward[0] - beta[0] * np.log(p / ref[0])
-        value = p @ per_outcome
-        return -value, -p * (per_outcome - value)
+        def negative_objective(logits, i=i):
+            p = np.exp(logits - logits.max())
+            p /= p.sum()
+            per_outcome = reward[i] - beta[i] * np.log(p / ref[i])
+            value = p @ per_outcome
+            return -value, -p * (per_outcome - value)
 
-    found = minimize(negative_objective, np.log(ref[0]), jac=True, method="BFGS", options={"gtol": 1e-11}).x
-    found = np.exp(found - found.max())
-    optimum = jnp.exp(rz.tilt(log(ref[0]), jnp.asarray(reward[0]), float(beta[0])))
-    np.testing.assert_allclose(optimum, found / found.sum(), atol=1e-7)
+        options = {"ftol": 0.0, "gtol": 1e-12, "maxiter": 10_000, "maxfun": 100_000}
+        bounds = [(-30.0, 0.0)] * OUTCOMES
+        found = minimize(negative_objective, np.zeros(OUTCOMES), (), "L-BFGS-B", True, bounds=bounds, options=options).x
+        found = np.exp(found - found.max())
+        np.testing.assert_allclose(optimum[i], found / found.sum(), atol=1e-5)
 
 
-@SEEDS
-def test_the_gradient_of_the_rl_objective_vanishes_at_the_tilt(seed):
-    _, ref, _, reward, beta = (jnp.asarray(x) for x in random_problem(seed))
+def test_the_gradient_of_the_rl_objective_vanishes_at_the_tilt():
+    _, ref, _, reward, beta = (jnp.asarray(x) for x in random_problem())
 
     def total(logits):
         return rz.regularized_reward(jax.nn.log_softmax(logits), jnp.log(ref), reward, beta).sum()
@@ -131,9 +124,8 @@ def test_the_gradient_of_the_rl_objective_vanishes_at_the_tilt(seed):
     assert jnp.abs(jax.grad(total)(jnp.log(ref))).max() > 1e-3
 
 
-@SEEDS
-def test_reverse_kl_gradient_is_minus_the_rl_gradient_over_beta(seed):
-    policy, ref, _, reward, beta = random_problem(seed)
+def test_reverse_kl_gradient_is_minus_the_rl_gradient_over_beta():
+    policy, ref, _, reward, beta = random_problem()
     optimum, _ = tilted(ref, reward, beta)
     logits = log(policy) + 3.0  # unnormalised on purpose
 
@@ -147,41 +139,38 @@ def test_reverse_kl_gradient_is_minus_the_rl_gradient_over_beta(seed):
     np.testing.assert_allclose(of_kl, by_hand, atol=TOLERANCE)
 
 
-@SEEDS
-def test_implied_reward_inverts_the_tilt_up_to_one_constant_a_prompt(seed):
-    _, ref, _, reward, beta = random_problem(seed)
+def test_implied_reward_inverts_the_tilt_up_to_one_constant_a_prompt():
+    _, ref, _, reward, beta = random_problem()
     policy = rz.tilt(log(ref), jnp.asarray(reward), jnp.asarray(beta))
     offset = reward - np.asarray(rz.implied_reward(policy, log(ref), jnp.asarray(beta)))
     np.testing.assert_allclose(offset, np.broadcast_to(offset[:, :1], offset.shape), atol=TOLERANCE)
     np.testing.assert_allclose(offset[:, 0], beta * tilted(ref, reward, beta)[1], atol=TOLERANCE)
 
 
-@SEEDS
-def test_tilting_by_the_implied_reward_gives_the_policy_back_with_partition_function_one(seed):
-    policy, ref, _, _, beta = random_problem(seed)
+def test_tilting_by_the_implied_reward_gives_the_policy_back_with_partition_function_one():
+    policy, ref, _, _, beta = random_problem()
     reward = rz.implied_reward(log(policy), log(ref), jnp.asarray(beta))
     np.testing.assert_allclose(rz.tilt(log(ref), reward, jnp.asarray(beta)), np.log(policy), atol=TOLERANCE)
     np.testing.assert_allclose(rz.log_partition(log(ref), reward, jnp.asarray(beta)), 0.0, atol=TOLERANCE)
 
 
-def problem_with_impossible_outcomes(seed):
+def problem_with_impossible_outcomes():
     """Outcome 0 is forbidden by the reward, outcome 1 by the reference, outcome 2 by both; the policy avoids all."""
-    policy, ref, target, reward, beta = random_problem(seed)
+    policy, ref, target, reward, beta = random_problem()
     reward[:, [0, 2]] = -np.inf
     ref[:, [1, 2]] = 0.0
     policy[:, :3] = 0.0
     return policy / policy.sum(-1, keepdims=True), ref / ref.sum(-1, keepdims=True), target, reward, beta
 
 
-@SEEDS
-def test_rl_identity_and_gradients_hold_with_forbidden_outcomes(seed):
-    policy, ref, _, reward, beta = problem_with_impossible_outcomes(seed)
+def test_rl_identity_and_gradients_hold_with_forbidden_outcomes():
+    policy, ref, _, reward, beta = problem_with_impossible_outcomes()
     optimum, log_partition = tilted(ref, reward, beta)
     assert np.all(optimum[:, :3] == 0)
     expected = beta * log_partition - beta * kl(policy, optimum)
     args = log(ref), jnp.asarray(reward), jnp.asarray(beta)
     np.testing.assert_allclose(rz.regularized_reward(log(policy), *args), expected, atol=TOLERANCE)
-    np.testing.assert_allclose(rz.tilt(*args), log(optimum), rtol=1e-10)
+    np.testing.assert_allclose(rz.tilt(*args), log(optimum), rtol=1e-12, atol=TOLERANCE)
 
     def gradient(value):
         return jax.grad(lambda x: value(jax.nn.log_softmax(x)).sum())(log(policy))
@@ -194,24 +183,24 @@ def test_rl_identity_and_gradients_hold_with_forbidden_outcomes(seed):
     np.testing.assert_allclose(of_kl, -of_objective / beta[:, None], atol=TOLERANCE)
 
 
-@SEEDS
-def test_implied_reward_inverts_the_tilt_with_forbidden_outcomes(seed):
-    _, ref, _, reward, beta = problem_with_impossible_outcomes(seed)
+def test_implied_reward_inverts_the_tilt_with_forbidden_outcomes():
+    _, ref, _, reward, beta = problem_with_impossible_outcomes()
     optimum = rz.tilt(log(ref), jnp.asarray(reward), jnp.asarray(beta))
     implied = np.asarray(rz.implied_reward(optimum, log(ref), jnp.asarray(beta)))
     assert np.all(implied[:, :3] == -np.inf)
-    offset = (reward - implied)[:, 3:]
+    offset = reward[:, 3:] - implied[:, 3:]
     np.testing.assert_allclose(offset, np.broadcast_to(offset[:, :1], offset.shape), atol=TOLERANCE)
     np.testing.assert_allclose(rz.tilt(log(ref), jnp.asarray(implied), jnp.asarray(beta)), optimum, atol=TOLERANCE)
 
 
-@SEEDS
-def test_sft_identity_holds_when_the_target_leaves_outcomes_out(seed):
-    _, _, target, _, _ = random_problem(seed)
-    policy, _, _, _, _ = random_problem(50 + seed)
+def test_sft_identity_holds_when_the_target_leaves_outcomes_out():
+    _, _, target, _, _ = random_problem()
+    policy, _, _, _, _ = random_problem(seed=1)
     target[:, :3] = 0.0
     target /= target.sum(-1, keepdims=True)
-    expected = kl(target, policy) - np.where(target > 0, target * np.log(np.where(target > 0, target, 1.0)), 0.0).sum(-1)
+    expected = kl(target, policy) - np.where(target > 0, target * np.log(np.where(target > 0, target, 1.0)), 0.0).sum(
+        -1
+    )
     np.testing.assert_allclose(rz.sft_loss(log(policy), log(target)), expected, atol=TOLERANCE)
     gradient = jax.grad(lambda x: rz.sft_loss(jax.nn.log_softmax(x), log(target)).sum())(log(policy))
     np.testing.assert_allclose(gradient, policy - target, atol=TOLERANCE)

@@ -1,14 +1,27 @@
 """Divergences against mpmath at 60 digits, their derivatives at the boundary, their theorems and their contract."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 import rlrazor as rz
 from tests import oracles
-from tests.oracles import CONTRACT, MP, REFUSALS, Contract, dirichlet_logs, exact, named, normalised, relative_error
+from tests.oracles import (
+    MP,
+    Contract,
+    assert_derivatives_match_differences,
+    assert_derivatives_match_limit,
+    dirichlet_logs,
+    exact,
+    kept_by,
+    normalised,
+    quick_jit,
+    refused_by,
+    relative_error,
+)
 
 INF = np.inf
 NEAR = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7]
@@ -37,10 +50,14 @@ def _pairs():
     for scale in (1, 10):
         base = scale * rng.normal(size=(len(NEAR), 6))
         groups[f"near at scale {scale}"] = np.stack([base, base + np.array(NEAR)[:, None] * rng.normal(size=(7, 6))])
+    peaked = zeros.copy()  # as tilts at small beta are
+    peaked[0, :, [1, 2, 4]] = np.array([[-1e3], [-1e8], [-1e16]])
+    groups["peaked p"], groups["peaked q"] = peaked, peaked[::-1]
+    groups["peaked both"] = np.stack([peaked[0], peaked[0] + zeros[1]])
     groups["equal"] = np.stack([zeros[0], zeros[0]])
     rows = [name for name, group in groups.items() for _ in range(group.shape[1])]
     logits = jnp.asarray(np.concatenate(list(groups.values()), axis=1))
-    log_p, log_q = jax.jit(jax.nn.log_softmax)(logits)
+    log_p, log_q = quick_jit(jax.nn.log_softmax)(logits)
     return np.array(rows), log_p, log_q
 
 
@@ -49,7 +66,7 @@ EXACT = [(exact(p), exact(q)) for p, q in zip(LOG_P, LOG_Q, strict=True)]
 NORMALISED = [(normalised(p), normalised(q)) for p, q in zip(LOG_P, LOG_Q, strict=True)]
 
 
-def assert_matches(got, formula, pairs, rtol=1e-12, atol=0.0):
+def assert_matches(got, formula, pairs, rtol=1e-12, atol=1e-45):  # at p = q, 60 digits leave 1e-60 for 0
     want = oracles.floats([formula(p, q) for p, q in pairs])
     assert not np.isnan(np.asarray(got)).any()
     error = relative_error(got, want)
@@ -87,7 +104,6 @@ def test_bhattacharyya_coefficient_matches_mpmath():
         (rz.jeffreys_divergence, oracles.jeffreys),
         (rz.chi2_divergence, oracles.chi2),
         (rz.hellinger_distance, oracles.hellinger),
-        (rz.fisher_rao_distance, oracles.fisher_rao),
     ],
     ids=lambda f: f.__name__,
 )
@@ -95,10 +111,15 @@ def test_divergence_matches_mpmath(function, formula):
     assert_matches(jax.jit(function)(LOG_P, LOG_Q), formula, NORMALISED)
 
 
+def test_fisher_rao_distance_matches_mpmath():
+    # At p = q, arccos(1 - 1e-60) leaves 1e-30 for 0.
+    assert_matches(jax.jit(rz.fisher_rao_distance)(LOG_P, LOG_Q), oracles.fisher_rao, NORMALISED, atol=1e-28)
+
+
 @pytest.mark.parametrize("weight", WEIGHTS)
 def test_jensen_shannon_divergence_matches_mpmath(weight):
     got = jax.jit(rz.jensen_shannon_divergence)(LOG_P, LOG_Q, weight)
-    # p = q in exact arithmetic gives 0; an absolute 1e-30 is (eps * log p)^2, far below any divergence of the table.
+    # m is rounded, so at p = q the divergence is (eps log p)^2 = 1e-30, far below any other of the table.
     assert_matches(got, lambda p, q: oracles.jensen_shannon(p, q, weight), NORMALISED, atol=1e-30)
 
 
@@ -112,7 +133,8 @@ def test_renyi_divergence_matches_mpmath(order):
 @pytest.mark.parametrize("order", [1e-6, 1e-3, 0.999, 1 + 1e-12])
 def test_renyi_divergence_stays_accurate_close_to_its_limits(order):
     got = jax.jit(rz.renyi_divergence)(LOG_P, LOG_Q, order)
-    assert_matches(got, lambda p, q: oracles.renyi(p, q, order), NORMALISED)
+    # As a -> 0 terms of order 1 leave a divergence of order a.
+    assert_matches(got, lambda p, q: oracles.renyi(p, q, order), NORMALISED, rtol=1e-12 + 1e-13 / order)
 
 
 @pytest.mark.parametrize("order", [0.0, 0.5, 1.0, 2.0, INF])
@@ -143,14 +165,14 @@ def test_binary_kl_of_near_equal_probabilities():
     q = p + np.tile(NEAR, 7) * np.minimum(p, 1 - p)
     got = jax.jit(rz.binary_kl)(jnp.asarray(p), jnp.asarray(q))
     want = [oracles.kl(_coin(a), _coin(b)) for a, b in zip(p, q, strict=True)]
-    assert relative_error(got, oracles.floats(want)).max() < 1e-12
+    assert relative_error(got, oracles.floats(want)).max() < 2e-12
 
 
-def test_binary_kl_takes_python_numbers_and_keeps_float32():
-    assert float(rz.binary_kl(1, 0.25)) == pytest.approx(np.log(4), rel=1e-15)
-    half = jnp.float32(0.5)
-    assert rz.binary_kl(half, half).dtype == jnp.float32
-    assert rz.binary_kl(0.85, jnp.array([0.85, 0.99], np.float32)).dtype == jnp.float32
+def test_binary_kl_takes_python_numbers_and_keeps_float32(as_installed):
+    assert float(jax.jit(lambda: rz.binary_kl(1, 0.25))()) == pytest.approx(np.log(4), rel=1e-15)
+    half = jnp.array([0.5], np.float32)
+    assert jax.jit(rz.binary_kl)(half, half).dtype == jnp.float32
+    assert jax.jit(lambda q: rz.binary_kl(0.85, q))(half).dtype == jnp.float32
 
 
 def test_binary_kl_refuses_integer_arrays(as_installed):
@@ -162,8 +184,8 @@ def test_binary_kl_refuses_integer_arrays(as_installed):
 
 def test_binary_kl_equals_kl_of_two_outcomes():
     p, q = jnp.array([0.1, 0.0, 1.0, 0.5, 0.5]), jnp.array([0.7, 0.4, 0.4, 0.0, 1.0])
-    two = rz.kl_divergence(jnp.log(jnp.stack([p, 1 - p], -1)), jnp.log(jnp.stack([q, 1 - q], -1)))
-    np.testing.assert_allclose(rz.binary_kl(p, q), two, rtol=1e-12)
+    two = jax.jit(lambda p, q: rz.kl_divergence(*(jnp.log(jnp.stack([x, 1 - x], -1)) for x in (p, q))))
+    np.testing.assert_allclose(jax.jit(rz.binary_kl)(p, q), two(p, q), rtol=1e-12)
 
 
 # float32
@@ -176,7 +198,7 @@ def test_small_kl_keeps_its_relative_accuracy_in_float32():
     got = jax.jit(lambda a, b: rz.kl_divergence(jax.nn.log_softmax(a), jax.nn.log_softmax(b)))(logits, other)
     assert got.dtype == jnp.float32
     want = oracles.floats([oracles.kl(normalised(a), normalised(b)) for a, b in zip(logits, other, strict=True)])
-    assert 3e-9 < want.min()
+    assert want.min() > 3e-9
     assert want.max() < 3e-8
     assert relative_error(got, want).max() < 1e-3
 
@@ -239,123 +261,143 @@ SUPPORT_BOUND = {
 def test_infinite_exactly_where_support_is_violated(name, dtype):
     # The masses of p on the outcome that q lacks: plain, underflowing in exp, tiny, and none.
     log_p = jnp.array([[np.log(0.5), np.log(0.5)], [0.0, -1e4], [0.0, -700.0], [0.0, -INF]], dtype)
-    got = jax.jit(SUPPORT_BOUND[name])(log_p, jnp.array([0.0, -INF], dtype))
+    got = quick_jit(SUPPORT_BOUND[name])(log_p, jnp.array([0.0, -INF], dtype))
     assert got.tolist() == [INF, INF, INF, 0.0]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_kl_is_finite_where_q_is_merely_tiny(dtype):
     log_p, log_q = jnp.array([-1e6, 0.0], dtype), jnp.array([0.0, -1e6], dtype)
-    assert rz.kl_divergence(log_p, log_q) == pytest.approx(1e6, rel=1e-6)
-    assert rz.jeffreys_divergence(log_p, log_q) == pytest.approx(2e6, rel=1e-6)
+    assert quick_jit(rz.kl_divergence)(log_p, log_q) == pytest.approx(1e6, rel=1e-6)
+    assert quick_jit(rz.jeffreys_divergence)(log_p, log_q) == pytest.approx(2e6, rel=1e-6)
 
 
-# Derivatives
+# Derivatives, of a function of two rows of logits and a number
+
+
+@functools.cache
+def derivatives_of(function):
+    def loss(logits, number):
+        return function(*jax.nn.log_softmax(logits), number)
+
+    def derivatives(logits, number):
+        return loss(logits, number), jax.grad(loss)(logits, number), jax.hessian(loss)(logits, number)
+
+    return quick_jit(derivatives)
+
+
+def entropies(log_p, log_q, _):
+    return rz.entropy(log_p) - 2 * rz.entropy(log_q)
+
+
+def kl(log_p, log_q, _):
+    return rz.kl_divergence(log_p, log_q)
+
+
+def cross_entropy(log_p, log_q, _):
+    return rz.cross_entropy(log_p, log_q)
+
+
+def jeffreys(log_p, log_q, _):
+    return rz.jeffreys_divergence(log_p, log_q)
+
+
+def chi2(log_p, log_q, _):
+    return rz.chi2_divergence(log_p, log_q)
+
+
+def total_variation(log_p, log_q, _):
+    return rz.total_variation(log_p, log_q)
+
+
+def hellinger(log_p, log_q, _):
+    return rz.hellinger_distance(log_p, log_q)
+
+
+def bhattacharyya(log_p, log_q, _):
+    return rz.bhattacharyya_coefficient(log_p, log_q)
+
+
+def fisher_rao(log_p, log_q, _):
+    return rz.fisher_rao_distance(log_p, log_q)
+
+
+def binary(log_p, log_q, _):
+    return rz.binary_kl(jnp.exp(log_p[0]), jnp.exp(log_q[0]))
+
 
 _A = np.array([0.3, -INF, 1.0, -0.5, -INF])
 _B = np.array([0.1, 0.7, -0.4, 0.2, -INF])
 _C = np.array([-INF, 0.7, -0.4, 0.2, 1.1])
+_B_LIKE_A = np.where(np.isinf(_A), -INF, _B)
 
-ONE_SIDED = {  # p's support inside q's
-    "kl": rz.kl_divergence,
-    "cross_entropy": rz.cross_entropy,
-    "chi2": rz.chi2_divergence,
-    "renyi 1": lambda p, q: rz.renyi_divergence(p, q, 1.0),
-    "renyi 2": lambda p, q: rz.renyi_divergence(p, q, 2.0),
-    "renyi inf": lambda p, q: rz.renyi_divergence(p, q, INF),
-}
-ANY_SUPPORT = {
-    "jsd": rz.jensen_shannon_divergence,
-    "jsd 0.1": lambda p, q: rz.jensen_shannon_divergence(p, q, 0.1),
-    "renyi 0.5": lambda p, q: rz.renyi_divergence(p, q, 0.5),
-    "tv": rz.total_variation,
-    "hellinger": rz.hellinger_distance,
-    "bhattacharyya": rz.bhattacharyya_coefficient,
-    "fisher_rao": rz.fisher_rao_distance,
-}
-BOUNDARY = [
-    *(pytest.param(f, _A, _B, id=f"{n}, p inside q") for n, f in (ONE_SIDED | ANY_SUPPORT).items()),
-    *(pytest.param(f, _C, _A, id=f"{n}, crossed") for n, f in ANY_SUPPORT.items()),
-    pytest.param(rz.jeffreys_divergence, _A, np.where(np.isinf(_A), -INF, _B), id="jeffreys, same support"),
-    pytest.param(lambda p, q: rz.entropy(p) - 2 * rz.entropy(q), _A, _B, id="entropy"),
+P_INSIDE_Q = [(kl, 0.0), (cross_entropy, 0.0), (chi2, 0.0), *((rz.renyi_divergence, a) for a in (1.0, 2.0, INF))]
+ANY_SUPPORT = [
+    *((rz.jensen_shannon_divergence, w) for w in (0.5, 0.1)),
+    (rz.renyi_divergence, 0.5),
+    *((f, 0.0) for f in (entropies, total_variation, hellinger, bhattacharyya, fisher_rao)),
 ]
 
 
-@pytest.mark.parametrize(("function", "a", "b"), BOUNDARY)
-def test_derivatives_at_the_boundary_are_limits_from_inside(function, a, b):
-    """Logits of -inf and of -1e4 describe the same distribution to any precision, so all derivatives agree."""
-
-    @jax.jit
-    def derivatives(ab):
-        def loss(ab):
-            return function(jax.nn.log_softmax(ab[0]), jax.nn.log_softmax(ab[1]))
-
-        return jax.value_and_grad(loss)(ab), jax.hessian(loss)(ab)
-
-    ab = jnp.asarray(np.stack([a, b]))
-    at_limit, inside = jax.tree.leaves(derivatives(ab)), jax.tree.leaves(derivatives(jnp.maximum(ab, -1e4)))
-    assert jnp.abs(inside[1]).max() > 1e-3
-    for got, want in zip(at_limit, inside, strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
+@pytest.mark.parametrize(("function", "number"), P_INSIDE_Q + ANY_SUPPORT)
+def test_derivatives_where_q_covers_p(function, number):
+    logits = jnp.asarray(np.stack([_A, _B]))
+    assert_derivatives_match_limit(lambda x: derivatives_of(function)(x, number), logits)
 
 
-SMOOTH = {
-    "entropy": lambda p, q: rz.entropy(p),
-    "cross_entropy": rz.cross_entropy,
-    "kl": rz.kl_divergence,
-    "jeffreys": rz.jeffreys_divergence,
-    "jsd": lambda p, q: rz.jensen_shannon_divergence(p, q, 0.3),
-    "renyi 0": lambda p, q: rz.renyi_divergence(p, q, 0.0),
-    "renyi 0.5": lambda p, q: rz.renyi_divergence(p, q, 0.5),
-    "renyi 1": lambda p, q: rz.renyi_divergence(p, q, 1.0),
-    "renyi 2": lambda p, q: rz.renyi_divergence(p, q, 2.0),
-    "chi2": rz.chi2_divergence,
-    "tv": rz.total_variation,
-    "hellinger": rz.hellinger_distance,
-    "bhattacharyya": rz.bhattacharyya_coefficient,
-    "fisher_rao": rz.fisher_rao_distance,
-    "binary": lambda p, q: rz.binary_kl(jnp.exp(p[0]), jnp.exp(q[0])),
-}
+@pytest.mark.parametrize(("function", "number"), ANY_SUPPORT)
+def test_derivatives_where_neither_covers_the_other(function, number):
+    logits = jnp.asarray(np.stack([_C, _A]))
+    assert_derivatives_match_limit(lambda x: derivatives_of(function)(x, number), logits)
 
 
-@pytest.mark.parametrize("name", SMOOTH)
-def test_derivatives_inside_match_finite_differences(name):
-    function = jax.jit(lambda a, b: SMOOTH[name](jax.nn.log_softmax(a), jax.nn.log_softmax(b)))
-    a, b = jnp.array([0.3, -1.2, 1.0, 0.1]), jnp.array([0.25, 0.7, -0.8, 0.4])
-    check_grads(function, (a, b), order=2, modes=("fwd", "rev"))
+@pytest.mark.parametrize(("function", "number"), [*P_INSIDE_Q, *ANY_SUPPORT, (jeffreys, 0.0)])
+def test_derivatives_where_supports_agree(function, number):
+    logits = jnp.asarray(np.stack([_A, _B_LIKE_A]))
+    assert_derivatives_match_limit(lambda x: derivatives_of(function)(x, number), logits)
 
 
-def test_derivatives_match_finite_differences_where_branches_meet():
-    # Log-ratios on both sides of the edges 0.05 and 1 of `bregman`, 1 of chi2 and 2 of Hellinger.
-    a = jnp.array([0.0, 0.0, 0.0, 0.0])
-    b = jnp.array([0.05, 1.02, -1.0, 2.4])
-
-    def function(a, b):
-        log_p, log_q = jax.nn.log_softmax(a), jax.nn.log_softmax(b)
-        return rz.kl_divergence(log_p, log_q) + rz.chi2_divergence(log_p, log_q) + rz.hellinger_distance(log_p, log_q)
-
-    check_grads(jax.jit(function), (a, b), order=2, modes=("fwd", "rev"))
+@pytest.mark.parametrize(
+    ("function", "number"),
+    [*P_INSIDE_Q[:-1], *ANY_SUPPORT, (jeffreys, 0.0), (binary, 0.0), (rz.renyi_divergence, 1 + 1e-6)],
+)
+def test_derivatives_inside_match_finite_differences(function, number):
+    logits = jnp.array([[0.3, -1.2, 1.0, 0.1, 0.4], [0.25, 0.7, -0.8, 0.4, 0.45]])
+    assert_derivatives_match_differences(lambda x: derivatives_of(function)(x, number), logits)
 
 
-@pytest.mark.parametrize("function", [rz.kl_divergence, rz.jensen_shannon_divergence, rz.chi2_divergence])
-def test_gradient_vanishes_and_curvature_is_fisher_at_coincidence(function):
-    logits = jnp.array([0.3, -1.2, 1.0, 0.1])
-    log_p = jax.nn.log_softmax(logits)
-    curvature = {"kl_divergence": 1.0, "jensen_shannon_divergence": 0.25, "chi2_divergence": 2.0}[function.__name__]
-
-    def loss(x):
-        return function(log_p, jax.nn.log_softmax(x))
-
-    np.testing.assert_allclose(jax.grad(loss)(logits), 0.0, atol=1e-15)
-    p = np.exp(log_p)
-    np.testing.assert_allclose(jax.hessian(loss)(logits), curvature * (np.diag(p) - np.outer(p, p)), atol=1e-14)
+@pytest.mark.parametrize("function", [kl, chi2, hellinger])
+@pytest.mark.parametrize("edge", [0.05, 1.0, 2.0, -0.05, -1.0, -2.0])
+def test_derivatives_match_finite_differences_where_branches_meet(function, edge):
+    # q(0) = p(0) e^edge exactly, the rest of q uneven
+    q = np.array([0.05 * np.exp(edge), 0.3, 0.2, 0.1, 0.05])
+    q[1:] *= (1 - q[0]) / q[1:].sum()
+    logits = jnp.log(jnp.array([[0.05, 0.2, 0.3, 0.25, 0.2], q]))
+    assert_derivatives_match_differences(lambda x: derivatives_of(function)(x, 0.0), logits)
 
 
-@pytest.mark.parametrize("function", [rz.hellinger_distance, rz.fisher_rao_distance, rz.total_variation])
+@pytest.mark.parametrize(
+    ("function", "curvature"), [(kl, 1.0), (rz.jensen_shannon_divergence, 0.25), (chi2, 2.0), (jeffreys, 2.0)]
+)
+def test_gradient_vanishes_and_curvature_is_fisher_at_coincidence(function, curvature):
+    logits = jnp.array([0.3, -1.2, 1.0, 0.1, 0.7])
+    p = np.exp(logits) / np.exp(logits).sum()
+    _, gradient, hessian = derivatives_of(function)(jnp.stack([logits, logits]), 0.5)
+    np.testing.assert_allclose(gradient, 0.0, atol=1e-15)
+    for row in (0, 1):
+        np.testing.assert_allclose(hessian[row, :, row], curvature * (np.diag(p) - np.outer(p, p)), atol=1e-14)
+
+
+@pytest.mark.parametrize("function", [hellinger, fisher_rao, total_variation])
 def test_gradient_is_finite_at_the_corner(function):
-    log_p = jax.nn.log_softmax(jnp.array([0.3, -1.2, 1.0, 0.1]))
-    slopes = jax.grad(function, argnums=(0, 1))(log_p, log_p)
-    assert all(jnp.isfinite(slope).all() for slope in slopes)
+    logits = jnp.array([[0.3, -1.2, 1.0, 0.1, 0.7]] * 2)
+    assert jnp.isfinite(derivatives_of(function)(logits, 0.0)[1]).all()
+
+
+@functools.cache
+def renyi_slopes():
+    slope = jax.grad(rz.renyi_divergence, argnums=2)
+    return quick_jit(lambda *args: (slope(*args), jax.grad(slope, argnums=2)(*args)))
 
 
 @pytest.mark.parametrize("at", [0.5, 1.0, 2.0])
@@ -364,7 +406,7 @@ def test_renyi_slope_in_the_order(at):
     p, q = normalised(log_p), normalised(log_q)
     h = MP.mpf("1e-20")
     want = (oracles.renyi(p, q, at + h) - oracles.renyi(p, q, at - h)) / (2 * h)
-    got = jax.jit(jax.grad(rz.renyi_divergence, argnums=2))(log_p, log_q, at)
+    got, _ = renyi_slopes()(log_p, log_q, at)
     assert got == pytest.approx(float(want), rel=1e-11)
 
 
@@ -375,14 +417,14 @@ def test_renyi_curvature_in_the_order(at):
     h = MP.mpf("1e-12")
     left, middle, right = (oracles.renyi(p, q, at + s * h) if at + s * h != 1 else oracles.kl(p, q) for s in (-1, 0, 1))
     want = (left - 2 * middle + right) / h**2
-    got = jax.jit(jax.grad(jax.grad(rz.renyi_divergence, argnums=2), argnums=2))(log_p, log_q, at)
+    _, got = renyi_slopes()(log_p, log_q, at)
     assert got == pytest.approx(float(want), rel=1e-7)
 
 
 @pytest.mark.parametrize("at", [0.0, 0.3, 1.0])
 def test_jensen_shannon_slope_in_the_weight(at):
     log_p, log_q = dirichlet_logs(np.random.default_rng(3), (2, 6))
-    got = jax.jit(jax.grad(rz.jensen_shannon_divergence, argnums=2))(log_p, log_q, at)
+    got = quick_jit(jax.grad(rz.jensen_shannon_divergence, argnums=2))(log_p, log_q, at)
     p, q = normalised(log_p), normalised(log_q)
     m = [at * x + (1 - at) * y for x, y in zip(p, q, strict=True)]
     # d/dw of H(m) - w H(p) - (1-w) H(q), whose m moves by p - q
@@ -393,7 +435,7 @@ def test_jensen_shannon_slope_in_the_weight(at):
 # Theorems
 
 _RNG = np.random.default_rng(4)
-RANDOM_P, RANDOM_Q = dirichlet_logs(_RNG, (2, 200, 6)) * 1.0
+RANDOM_P, RANDOM_Q = dirichlet_logs(_RNG, (2, 200, 6))
 
 DIVERGENCES = {
     "kl": rz.kl_divergence,
@@ -411,14 +453,14 @@ DIVERGENCES = {
 
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_positive_apart_zero_at_coincidence(name):
-    divergence = jax.jit(DIVERGENCES[name])
+    divergence = quick_jit(DIVERGENCES[name])
     assert jnp.all(divergence(RANDOM_P, RANDOM_Q) > 0)
     np.testing.assert_allclose(divergence(RANDOM_P, RANDOM_P), 0.0, atol=1e-30)
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_relabelling_outcomes_changes_nothing(name):
-    divergence, order = jax.jit(DIVERGENCES[name]), np.array([3, 0, 5, 1, 4, 2])
+    divergence, order = quick_jit(DIVERGENCES[name]), np.array([3, 0, 5, 1, 4, 2])
     shuffled = divergence(RANDOM_P[:, order], RANDOM_Q[:, order])
     np.testing.assert_allclose(shuffled, divergence(RANDOM_P, RANDOM_Q), rtol=1e-13)
 
@@ -428,7 +470,7 @@ def test_merging_outcomes_never_separates(name):
     def merge(log_p):
         return jnp.logaddexp(log_p[:, :3], log_p[:, 3:])
 
-    divergence = jax.jit(DIVERGENCES[name])
+    divergence = quick_jit(DIVERGENCES[name])
     merged, full = divergence(merge(RANDOM_P), merge(RANDOM_Q)), divergence(RANDOM_P, RANDOM_Q)
     assert jnp.all(merged <= full * (1 + 1e-12))
     assert jnp.all(merged < full) or name in ("tv", "renyi inf")
@@ -439,7 +481,7 @@ SYMMETRIC = ["jeffreys", "jsd", "renyi 0.5", "tv", "hellinger", "fisher_rao"]
 
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_symmetric_or_not(name):
-    divergence = jax.jit(DIVERGENCES[name])
+    divergence = quick_jit(DIVERGENCES[name])
     there, back = divergence(RANDOM_P, RANDOM_Q), divergence(RANDOM_Q, RANDOM_P)
     assert np.allclose(there, back, rtol=1e-12) == (name in SYMMETRIC)
 
@@ -449,7 +491,7 @@ def test_additive_on_products(name):
     def product(log_a, log_b):
         return (log_a[:, :, None] + log_b[:, None, :]).reshape(100, 36)
 
-    divergence = jax.jit(DIVERGENCES[name])
+    divergence = quick_jit(DIVERGENCES[name])
     whole = divergence(product(RANDOM_P[:100], RANDOM_P[100:]), product(RANDOM_Q[:100], RANDOM_Q[100:]))
     parts = divergence(RANDOM_P, RANDOM_Q)
     np.testing.assert_allclose(whole, parts[:100] + parts[100:], rtol=1e-12)
@@ -457,36 +499,42 @@ def test_additive_on_products(name):
 
 def test_chain_rule_of_kl():
     """KL of a joint is KL of the marginal plus the expected KL of the conditionals."""
-    joint_p, joint_q = RANDOM_P.reshape(200, 2, 3), RANDOM_Q.reshape(200, 2, 3)
+    joint_p, joint_q = (np.asarray(x).reshape(200, 2, 3) for x in (RANDOM_P, RANDOM_Q))
     marginal_p, marginal_q = (np.logaddexp.reduce(x, axis=-1) for x in (joint_p, joint_q))
-    inside = rz.kl_divergence(joint_p - marginal_p[..., None], joint_q - marginal_q[..., None])
-    chained = rz.kl_divergence(jnp.asarray(marginal_p), jnp.asarray(marginal_q)) + (np.exp(marginal_p) * inside).sum(-1)
-    np.testing.assert_allclose(rz.kl_divergence(RANDOM_P, RANDOM_Q), chained, rtol=1e-12)
+    divergence = quick_jit(rz.kl_divergence)
+    inside = np.asarray(divergence(joint_p - marginal_p[..., None], joint_q - marginal_q[..., None]))
+    chained = np.asarray(divergence(marginal_p, marginal_q)) + (np.exp(marginal_p) * inside).sum(-1)
+    np.testing.assert_allclose(divergence(RANDOM_P, RANDOM_Q), chained, rtol=1e-12)
 
 
 def test_pinsker_and_its_relatives():
-    tv, kl = rz.total_variation(RANDOM_P, RANDOM_Q), rz.kl_divergence(RANDOM_P, RANDOM_Q)
-    hellinger, chi2 = rz.hellinger_distance(RANDOM_P, RANDOM_Q), rz.chi2_divergence(RANDOM_P, RANDOM_Q)
-    assert jnp.all(2 * tv**2 <= kl)
-    assert jnp.all(hellinger**2 <= tv)
-    assert jnp.all(tv <= hellinger * np.sqrt(2))
-    assert jnp.all(kl <= jnp.log1p(chi2))
+    tv, kl, hellinger, chi2 = (
+        quick_jit(f)(RANDOM_P, RANDOM_Q)
+        for f in (rz.total_variation, rz.kl_divergence, rz.hellinger_distance, rz.chi2_divergence)
+    )
+    tv, kl, hellinger, chi2 = (np.asarray(x) for x in (tv, kl, hellinger, chi2))
+    assert np.all(2 * tv**2 <= kl)
+    assert np.all(hellinger**2 <= tv)
+    assert np.all(tv <= hellinger * np.sqrt(2))
+    assert np.all(kl <= np.log1p(chi2))
 
 
 def test_renyi_grows_with_the_order():
     orders = jnp.concatenate([jnp.linspace(0, 3, 61), jnp.array([10.0, 50.0, 1e3, 1e6, INF])])
-    curves = jax.jit(rz.renyi_divergence)(RANDOM_P[:, None], RANDOM_Q[:, None], orders)
-    assert jnp.all(jnp.diff(curves, axis=-1) >= -1e-12 * curves[:, 1:])
-    assert jnp.all(curves[:, 0] <= 1e-15)
+    curves = np.asarray(quick_jit(rz.renyi_divergence)(RANDOM_P[:, None], RANDOM_Q[:, None], orders))
+    assert np.all(np.diff(curves, axis=-1) >= -1e-12 * curves[:, 1:])
+    assert np.all(curves[:, 0] <= 1e-15)
     np.testing.assert_allclose(curves[:, -2], curves[:, -1], rtol=1e-4)
 
 
 def test_renyi_passes_through_its_named_members():
-    kl, chi2 = rz.kl_divergence(RANDOM_P, RANDOM_Q), rz.chi2_divergence(RANDOM_P, RANDOM_Q)
-    np.testing.assert_allclose(rz.renyi_divergence(RANDOM_P, RANDOM_Q, 1.0), kl, rtol=1e-13)
-    np.testing.assert_allclose(rz.renyi_divergence(RANDOM_P, RANDOM_Q, 2.0), jnp.log1p(chi2), rtol=1e-12)
-    bc = rz.bhattacharyya_coefficient(RANDOM_P, RANDOM_Q)
-    np.testing.assert_allclose(rz.renyi_divergence(RANDOM_P, RANDOM_Q, 0.5), -2 * jnp.log(bc), rtol=1e-11)
+    kl, chi2, bc = (
+        quick_jit(f)(RANDOM_P, RANDOM_Q) for f in (rz.kl_divergence, rz.chi2_divergence, rz.bhattacharyya_coefficient)
+    )
+    renyi = quick_jit(rz.renyi_divergence)
+    np.testing.assert_allclose(renyi(RANDOM_P, RANDOM_Q, 1.0), kl, rtol=1e-13)
+    np.testing.assert_allclose(renyi(RANDOM_P, RANDOM_Q, 2.0), np.log1p(chi2), rtol=1e-12)
+    np.testing.assert_allclose(renyi(RANDOM_P, RANDOM_Q, 0.5), -2 * np.log(bc), rtol=1e-11)
 
 
 @pytest.mark.parametrize("weight", [1e-3, 1e-6, 1e-9])
@@ -502,10 +550,11 @@ def test_jensen_shannon_tends_to_kl_on_both_ends(weight):
 
 def test_jensen_shannon_is_at_most_the_entropy_of_the_coin():
     apart = jnp.array([[0.0, -INF], [-INF, 0.0]])
+    divergence = quick_jit(rz.jensen_shannon_divergence)
     for weight in (0.1, 0.5, 0.8):
         coin = -weight * np.log(weight) - (1 - weight) * np.log(1 - weight)
-        assert rz.jensen_shannon_divergence(*apart, weight) == pytest.approx(coin, rel=1e-14)
-        assert jnp.all(rz.jensen_shannon_divergence(RANDOM_P, RANDOM_Q, weight) < coin)
+        assert divergence(*apart, weight) == pytest.approx(coin, rel=1e-14)
+        assert np.all(np.asarray(divergence(RANDOM_P, RANDOM_Q, weight)) < coin)
 
 
 def test_cross_entropy_is_entropy_plus_kl():
@@ -521,32 +570,28 @@ def test_entropy_is_between_its_bounds():
 
 # Contract
 
-PUBLIC = named(
-    [
-        Contract(rz.entropy, ("log_p",)),
-        Contract(rz.cross_entropy, ("log_p", "log_q")),
-        Contract(rz.kl_divergence, ("log_p", "log_q")),
-        Contract(rz.jeffreys_divergence, ("log_p", "log_q")),
-        Contract(rz.jensen_shannon_divergence, ("log_p", "log_q"), {"weight": (0.5, 0.0, 1.0)}),
-        Contract(rz.renyi_divergence, ("log_p", "log_q"), {"order": (0.5, 1.0, 2.0)}),
-        Contract(rz.chi2_divergence, ("log_p", "log_q")),
-        Contract(rz.total_variation, ("log_p", "log_q")),
-        Contract(rz.hellinger_distance, ("log_p", "log_q")),
-        Contract(rz.bhattacharyya_coefficient, ("log_p", "log_q")),
-    ]
-)
+PUBLIC = [
+    Contract(rz.entropy, ("log_p",)),
+    Contract(rz.cross_entropy, ("log_p", "log_q")),
+    Contract(rz.kl_divergence, ("log_p", "log_q")),
+    Contract(rz.jeffreys_divergence, ("log_p", "log_q")),
+    Contract(rz.jensen_shannon_divergence, ("log_p", "log_q"), {"weight": (0.5, 0.0, 1.0)}),
+    Contract(rz.renyi_divergence, ("log_p", "log_q"), {"order": (0.5, 1.0, 2.0)}),
+    Contract(rz.chi2_divergence, ("log_p", "log_q")),
+    Contract(rz.total_variation, ("log_p", "log_q")),
+    Contract(rz.hellinger_distance, ("log_p", "log_q")),
+    Contract(rz.bhattacharyya_coefficient, ("log_p", "log_q")),
+]
 
 
-@pytest.mark.parametrize("case", PUBLIC)
-@pytest.mark.parametrize("holds", CONTRACT, ids=lambda f: f.__name__.removeprefix("assert_"))
-def test_contract(case, holds):
-    holds(case)
+@pytest.mark.parametrize(("keeps", "case"), kept_by(PUBLIC))
+def test_contract(keeps, case):
+    keeps(case)
 
 
-@pytest.mark.parametrize("case", PUBLIC)
-@pytest.mark.parametrize("holds", REFUSALS, ids=lambda f: f.__name__.removeprefix("assert_"))
-def test_refusals(case, holds, as_installed):
-    holds(case)
+@pytest.mark.parametrize(("refuses", "case"), refused_by(PUBLIC))
+def test_refusals(refuses, case, as_installed):
+    refuses(case)
 
 
 @pytest.mark.parametrize("order", [-1.0, -1, float("nan")])
@@ -555,7 +600,7 @@ def test_a_negative_order_is_refused(order, as_installed):
     with pytest.raises(ValueError, match="order"):
         rz.renyi_divergence(log_p, log_q, order)
     with pytest.raises(ValueError, match="order"):
-        jax.jit(lambda p: rz.renyi_divergence(p, log_q, order))(log_p)
+        quick_jit(lambda p: rz.renyi_divergence(p, log_q, order))(log_p)
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
@@ -564,4 +609,4 @@ def test_a_weight_outside_the_unit_interval_is_refused(weight, as_installed):
     with pytest.raises(ValueError, match="weight"):
         rz.jensen_shannon_divergence(log_p, log_q, weight)
     with pytest.raises(ValueError, match="weight"):
-        jax.jit(lambda p: rz.jensen_shannon_divergence(p, log_q, weight))(log_p)
+        quick_jit(lambda p: rz.jensen_shannon_divergence(p, log_q, weight))(log_p)

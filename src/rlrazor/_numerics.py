@@ -9,17 +9,14 @@ from jaxtyping import Array, Float
 
 Elementwise = Float[Array, "..."]
 
-_SERIES_RADIUS = 0.05
-_SERIES_DEGREE = 9  # remainder below 1e-17 of the leading term inside the radius
-
 
 def mass_times(log_p: Elementwise, x: Elementwise) -> Elementwise:
     """The product p x, with 0 x = 0 for infinite x, and p (±inf) = ±inf even where p > 0 underflows."""
     possible = log_p > -jnp.inf
     log_p = jnp.where(possible, log_p, 0.0)
     x = jnp.where(possible, x, 0.0)
-    log_tiny = jnp.log(jnp.finfo(log_p.dtype).tiny)
-    p = jnp.where(jnp.isinf(x), jnp.exp(jnp.maximum(log_p, log_tiny)), jnp.exp(log_p))
+    p = jnp.exp(log_p)
+    p = jnp.where(jnp.isinf(x), jnp.maximum(p, jnp.finfo(p.dtype).tiny), p)
     return jnp.where(possible, p * x, 0.0)
 
 
@@ -28,21 +25,30 @@ def expectation(log_p: Elementwise, x: Elementwise) -> Elementwise:
     return mass_times(log_p, x).sum(-1)
 
 
-def bregman(log_p: Elementwise, x: Elementwise) -> Elementwise:
-    """The non-negative gap p (e^x - 1 - x) between the exponential and its tangent, for finite log_p and x.
+def bregman(p: Elementwise, q: Elementwise, x: Elementwise) -> Elementwise:
+    """The non-negative gap p (e^x - 1 - x) between the exponential and its tangent, with q = p e^x given.
 
-    Three branches, each accurate in its range: a series near 0, `expm1` in between, and p e^x as one exponential
-    where e^x alone would overflow while p underflows.
+    It is the Taylor series for |x| < 1 and q - p (1 + x) beyond; q is one number because e^x alone may overflow while
+    p underflows. x = -inf gives +inf, even where p > 0 underflows.
     """
-    near, far = jnp.abs(x) < _SERIES_RADIUS, x > 1.0
-    x_near, x_far = jnp.where(near, x, 0.0), jnp.where(far, x, 0.0)
-    x_middle = jnp.where(near | far, 0.0, x)
+    near = jnp.abs(x) < 1
+    x_near = jnp.where(near, x, 0.0)
+    degree = 19 if jnp.finfo(x.dtype).bits == 64 else 12  # remainder below the last bit inside |x| < 1
     series = jnp.ones_like(x)
-    for k in range(_SERIES_DEGREE, 2, -1):
-        series = 1.0 + x_near / k * series
-    p = jnp.exp(log_p)
-    gap = jnp.where(near, p * (0.5 * x_near**2 * series), p * (jnp.expm1(x_middle) - x_middle))
-    return jnp.where(far, jnp.exp(log_p + x_far) - p * (1.0 + x_far), gap)
+    for k in range(degree, 2, -1):
+        series = 1 + x_near * (1 / k) * series
+    x_far = jnp.where(near, -2.0, x)
+    p_far = jnp.where(x_far == -jnp.inf, jnp.maximum(p, jnp.finfo(p.dtype).tiny), p)
+    return jnp.where(near, p * (x_near**2 / 2) * series, q - p_far * (1 + x_far))
+
+
+def expm1_ratio(p: Elementwise, q: Elementwise, x: Elementwise, t: Elementwise) -> Elementwise:
+    """The quotient p (e^(t x) - 1) / t with q = p e^(t x) given, continued to t = 0 with two derivatives."""
+    near = jnp.abs(t * x) < 1
+    x_near = jnp.where(near, x, 0.0)
+    at_zero = p * (x_near + t * x_near**2 / 2 + t**2 * x_near**3 / 6)
+    t_safe = jnp.where(t == 0, 1.0, t)
+    return jnp.where(near, jnp.where(t == 0, at_zero, p * jnp.expm1(t * x_near) / t_safe), (q - p) / t_safe)
 
 
 def shared_log_ratio(log_p: Elementwise, log_q: Elementwise) -> tuple[Elementwise, Elementwise, Elementwise]:
@@ -58,10 +64,17 @@ def kl_terms(log_p: Elementwise, log_q: Elementwise) -> Elementwise:
     The added q - p sums to zero over normalised arrays and keeps every term non-negative, so a KL of 1e-8 survives
     float32. The derivatives are q - p in log_q and p log(p/q) in log_p, also at infinite arguments.
     """
-    p_shared, _, log_ratio = shared_log_ratio(log_p, log_q)
-    p_zero, q_zero = log_p == -jnp.inf, log_q == -jnp.inf
-    terms = jnp.where(q_zero, mass_times(log_p, -log_q), bregman(p_shared, log_ratio))
-    return jnp.where(p_zero, jnp.exp(log_q), terms)
+    p_zero = log_p == -jnp.inf
+    finite_log_p = jnp.where(p_zero, 0.0, log_p)
+    q = jnp.exp(log_q)
+    log_ratio = jnp.where(p_zero, 0.0, log_q) - finite_log_p
+    return jnp.where(p_zero, q, bregman(jnp.exp(finite_log_p), q, log_ratio))
+
+
+def log1p_ratio(x: Elementwise) -> Elementwise:
+    """The quotient log(1 + x) / x, continued to x = 0 with two derivatives."""
+    at_zero = x == 0
+    return jnp.where(at_zero, 1 - x / 2 + x**2 / 3, jnp.log1p(x) / jnp.where(at_zero, 1.0, x))
 
 
 def safe_sqrt(x: Elementwise) -> Elementwise:

@@ -65,8 +65,21 @@ def outcome_arrays(
 def nonnegative(name: str, value: Any) -> Any:
     """`value`, unless it is a concrete Python number that is negative or NaN.
 
+    Args:
+        name: what the error should call it.
+        value: a number, array or tracer.
+
+    Returns:
+        `value`, unchanged.
+
     Raises:
         ValueError: `value` is a negative or NaN Python number. Arrays and tracers pass: their values are not static.
+
+    Example:
+        >>> nonnegative("beta", -1.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: beta must be at least 0, got -1.0
     """
     if isinstance(value, int | float) and not value >= 0:
         raise ValueError(f"{name} must be at least 0, got {value}")

@@ -12,7 +12,9 @@ from jaxtyping import Array, Float, Real
 from rlrazor._numerics import (
     bregman,
     expectation,
+    expm1_ratio,
     kl_terms,
+    log1p_ratio,
     log_mix,
     log_sum,
     safe_sqrt,
@@ -193,14 +195,19 @@ def renyi_divergence(log_p: LogProbs, log_q: LogProbs, order: Number) -> PerRow:
     a = jnp.where(at_infinity, 2.0, order)
     t = a - 1.0
 
-    p_shared, q_shared, log_ratio = shared_log_ratio(log_p, log_q)
+    p_shared, q_shared, d = shared_log_ratio(log_p, log_q)
     p_zero, q_zero = log_p == -jnp.inf, log_q == -jnp.inf
+    p, q, power = jnp.exp(p_shared), jnp.exp(q_shared), jnp.exp(a * p_shared - t * q_shared)
+    # (p^a q^(1-a) - p) / t + q - p, written so that nothing large cancels: near p = q, for a near 0, and else.
     t_safe = jnp.where(t == 0, 1.0, t)
-    # bregman(-t d) / t is t p d^2 / 2 to first order, which keeps the derivative in the order at a = 1.
-    second = jnp.where(t == 0, t * jnp.exp(p_shared) * log_ratio**2 / 2, bregman(p_shared, -t * log_ratio) / t_safe)
-    without_q = jnp.where(a < 1, jnp.exp(log_p) * a / jnp.where(a < 1, 1.0 - a, 1.0), jnp.inf)
-    terms = jnp.where(q_zero, without_q, bregman(p_shared, log_ratio) + second)
-    tsallis = jnp.where(p_zero, jnp.exp(log_q), terms).sum(-1)
+    d_near = jnp.where(jnp.abs(d) < 1, d, 0.0)
+    curvature = t * p * d_near**2 * (1 / 2 - t * d_near / 6)
+    near = bregman(p, q, d_near) + jnp.where(t == 0, curvature, bregman(p, power, -t * d_near) / t_safe)
+    from_q = a * (expm1_ratio(q, power, -d, a) + q - p) / jnp.where(a < 0.5, t, 1.0)
+    from_p = expm1_ratio(p, power, -d, t) + q - p
+    both = jnp.where(jnp.abs(d) < 1, near, jnp.where(a < 0.5, from_q, from_p))
+    only_p = jnp.where(a < 1, jnp.exp(log_p) * a / jnp.where(a < 1, 1.0 - a, 1.0), jnp.inf)
+    tsallis = jnp.where(p_zero, jnp.exp(log_q), jnp.where(q_zero, only_p, both)).sum(-1)
 
     log_terms = jnp.where(q_zero, jnp.where(a < 1, -jnp.inf, jnp.inf), a * p_shared - t * q_shared)
     log_terms = jnp.where(p_zero, -jnp.inf, log_terms)
@@ -211,8 +218,8 @@ def renyi_divergence(log_p: LogProbs, log_q: LogProbs, order: Number) -> PerRow:
     t, t_safe = t[..., 0], t_safe[..., 0]
     small = jnp.abs(log_power_sum) < 0.5
     excess = jnp.where(small & ~violated, t * tsallis, 0.0)
-    stretch = jnp.where(excess == 0, 1 - excess / 2, jnp.log1p(excess) / jnp.where(excess == 0, 1.0, excess))
-    finite_order = jnp.where(small | (t == 0), stretch * jnp.where(violated, 0.0, tsallis), log_power_sum / t_safe)
+    log_form = log_power_sum / t_safe
+    finite_order = jnp.where(small | (t == 0), log1p_ratio(excess) * jnp.where(violated, 0.0, tsallis), log_form)
     finite_order = jnp.where(violated, jnp.inf, finite_order)
 
     worst = jnp.max(jnp.where(p_zero, -jnp.inf, log_p - jnp.where(p_zero, 0.0, log_q)), axis=-1)
@@ -337,7 +344,7 @@ def bhattacharyya_coefficient(log_p: LogProbs, log_q: LogProbs) -> PerRow:
     return jnp.exp((log_p + log_q) / 2).sum(-1)
 
 
-def binary_kl(p: Float[Array, "*#batch"] | float, q: Float[Array, "*#batch"] | float) -> PerRow:
+def binary_kl(p: Number, q: Number) -> PerRow:
     """Binary relative entropy kl(p, q) = p log(p/q) + (1-p) log((1-p)/(1-q)) of two probabilities.
 
     No policy with success rate J is closer than kl(p0, J) in KL(ref || policy), or kl(J, p0) in KL(policy || ref),
@@ -360,23 +367,27 @@ def binary_kl(p: Float[Array, "*#batch"] | float, q: Float[Array, "*#batch"] | f
     References:
         Shenfeld, Pari, Agrawal, "RL's Razor", arXiv:2509.04259, Lemma 5.1 (the case J = 1).
     """
-    p, q = _probability("p", p), _probability("q", q)
-    return _binary_term(p, q) + _binary_term(1 - p, 1 - q)
+    p, q = _probabilities(p, q)
+    return _binary_term(p, q, q - p) + _binary_term(1 - p, 1 - q, p - q)
 
 
-def _probability(name: str, value: Float[Array, "..."] | float) -> Float[Array, "..."]:
-    array = jnp.asarray(float(value) if isinstance(value, int | float) else value)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{name} must be a floating array, got {array.dtype} of shape {array.shape}")
-    return array
+def _probabilities(p: Number, q: Number) -> tuple[Float[Array, "*#batch"], Float[Array, "*#batch"]]:
+    """Both as floating arrays of one rank; Python numbers take the other's dtype."""
+    dtype = next((x.dtype for x in (p, q) if not isinstance(x, int | float)), jnp.result_type(float))
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"p and q must be floating arrays or Python numbers, got {dtype}")
+    arrays = [jnp.asarray(x, dtype) if isinstance(x, int | float) else jnp.asarray(x) for x in (p, q)]
+    rank = max(x.ndim for x in arrays)
+    first, second = (jnp.expand_dims(x, range(rank - x.ndim)) for x in arrays)
+    return first, second
 
 
-def _binary_term(p: Float[Array, "..."], q: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The term p log(p/q) - p + q from probabilities; near p = q the ratio comes from the exact difference."""
+def _binary_term(p: Float[Array, "..."], q: Float[Array, "..."], difference: Float[Array, "..."]) -> PerRow:
+    """The term p log(p/q) - p + q from probabilities; near p = q the ratio comes from their exact difference."""
     shared = (p > 0) & (q > 0)
     p_safe, q_safe = jnp.where(shared, p, 1.0), jnp.where(shared, q, 1.0)
-    near = jnp.abs(q_safe - p_safe) < p_safe / 2
-    x = jnp.where(near, (q_safe - p_safe) / p_safe, 0.0)
+    near = shared & (jnp.abs(difference) < p_safe / 2)
+    x = jnp.where(near, difference / p_safe, 0.0)
     log_ratio = jnp.where(near, jnp.log1p(x), jnp.log(q_safe) - jnp.log(p_safe))
-    terms = jnp.where(shared, bregman(jnp.log(p_safe), log_ratio), jnp.inf)
+    terms = jnp.where(shared, bregman(p_safe, q_safe, log_ratio), jnp.inf)
     return jnp.where(p == 0, q, terms)

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
-from rlrazor._numerics import log_mix
+from rlrazor._numerics import expm1_ratio, log1p_ratio, log_mix
 from rlrazor.checks import nonnegative, outcome_arrays
 from rlrazor.divergences import LogProbs, Number
 from rlrazor.geometry import log_pool
 from rlrazor.policies import softmax_policy
-from rlrazor.tilting import Policy, Rewards, tilt
+from rlrazor.tilting import Policy, Rewards, exponential_tilt
 
 Params: TypeAlias = PyTree[Float[Array, "..."]]
 
@@ -51,7 +51,14 @@ def forward_kl_flow(log_init: LogProbs, log_target: LogProbs, time: Number) -> P
     log_init, log_target, t = outcome_arrays(
         {"time": nonnegative("time", time)}, log_init=log_init, log_target=log_target
     )
-    return log_mix(-t, log_init, jnp.log(-jnp.expm1(-t)), log_target)
+    start = t == 0
+    moving = jnp.where(start, 1.0, t)
+    mixed = log_mix(-moving, log_init, jnp.log(-jnp.expm1(-moving)), log_target)
+    # log(1 - e^-t) has no derivative at t = 0, where log(1 + (1 - e^-t) (target / init - 1)) does.
+    possible = log_init > -jnp.inf
+    log_ratio = jnp.minimum(log_target - jnp.where(possible, log_init, 0.0), jnp.log(jnp.finfo(t.dtype).max) - 1)
+    growth = jnp.log1p(-jnp.expm1(-jnp.where(start, t, 0.0)) * jnp.expm1(log_ratio))
+    return jnp.where(start, log_init + jnp.where(possible, growth, 0.0), mixed)
 
 
 def reverse_kl_flow(log_init: LogProbs, log_target: LogProbs, time: Number) -> Policy:
@@ -82,13 +89,13 @@ def reverse_kl_flow(log_init: LogProbs, log_target: LogProbs, time: Number) -> P
     log_init, log_target, t = outcome_arrays(
         {"time": nonnegative("time", time)}, log_init=log_init, log_target=log_target
     )
-    return log_pool(jnp.exp(-t), log_init, -jnp.expm1(-t), log_target)
+    return log_pool(_fading(t), log_init, -jnp.expm1(-t), log_target)
 
 
 def reward_flow(log_init: LogProbs, reward: Rewards, time: Number) -> Policy:
     """Natural-gradient flow of the expected reward, the replicator equation: pi_t = init exp(t reward) / Z.
 
-    At every time it is the tilt with beta = 1 / t, so it runs along the reward-KL frontier of the initial policy.
+    At every time t > 0 it is the tilt with beta = 1 / t, so it runs along the reward-KL frontier of the initial policy.
 
     Args:
         log_init: initial policy, `[..., outcomes]`.
@@ -111,7 +118,7 @@ def reward_flow(log_init: LogProbs, reward: Rewards, time: Number) -> Policy:
         Kakade, "A Natural Policy Gradient", 2001.
     """
     log_init, reward, t = outcome_arrays({"time": nonnegative("time", time)}, log_init=log_init, reward=reward)
-    return tilt(log_init, reward, 1 / t[..., 0])
+    return _tilt_since_start(log_init, reward, t)
 
 
 def regularized_reward_flow(
@@ -151,8 +158,7 @@ def regularized_reward_flow(
         log_ref=log_ref,
         reward=reward,
     )
-    pull = jnp.where(b == 0, 0.0, -jnp.expm1(-jnp.where(b == 0, 0.0, b * t)))
-    return _relaxed(log_init, log_ref, reward, pull, jnp.where(b == 0, t, pull / jnp.where(b == 0, 1.0, b)))
+    return _relaxed(log_init, log_ref, reward, b, t)
 
 
 def mirror_descent(
@@ -194,20 +200,32 @@ def mirror_descent(
         log_ref=log_ref,
         reward=reward,
     )
-    pull = -jnp.expm1(-k * jnp.log1p(eta * b))
-    return _relaxed(log_init, log_ref, reward, pull, jnp.where(b == 0, k * eta, pull / jnp.where(b == 0, 1.0, b)))
+    return _relaxed(log_init, log_ref, reward, b, k * eta * log1p_ratio(eta * b))  # ρ^k = e^-βt
 
 
 def _relaxed(
     log_init: LogProbs,
     log_ref: LogProbs,
     reward: Rewards,
-    pull: Float[Array, "*#batch 1"],
-    strength: Float[Array, "*#batch 1"],
+    beta: Float[Array, "*#batch 1"],
+    time: Float[Array, "*#batch 1"],
 ) -> Policy:
-    """init^(1 - pull) ref^pull exp(strength reward) / Z."""
-    moved = log_pool(1 - pull, log_init, pull, log_ref)
-    return tilt(moved, reward, 1 / strength[..., 0])
+    """init^(e^-βt) ref^(1 - e^-βt) exp((1 - e^-βt) / β reward) / Z."""
+    endless = jnp.isinf(time)
+    t = jnp.where(endless, 0.0, time)
+    decay = jnp.where(endless & (beta > 0), jnp.inf, beta * t)
+    strength = jnp.where(endless, 1 / beta, -expm1_ratio(jnp.ones_like(t), jnp.exp(-beta * t), -t, beta))
+    return _tilt_since_start(log_pool(_fading(decay), log_init, -jnp.expm1(-decay), log_ref), reward, strength)
+
+
+def _fading(decay: Float[Array, "*#batch 1"]) -> Float[Array, "*#batch 1"]:
+    """e^-decay, kept above zero while decay is finite: until then an impossible outcome stays impossible."""
+    return jnp.where(jnp.isinf(decay), 0.0, jnp.maximum(jnp.exp(-decay), jnp.finfo(decay.dtype).tiny))
+
+
+def _tilt_since_start(log_init: LogProbs, reward: Rewards, strength: Float[Array, "*#batch 1"]) -> Policy:
+    """The tilt init exp(strength reward) / Z; at strength 0 the initial policy, whatever the reward forbids."""
+    return exponential_tilt(log_init, jnp.where((strength == 0) & (reward == -jnp.inf), 0.0, reward), strength)
 
 
 class Trajectory(NamedTuple):
@@ -218,7 +236,7 @@ class Trajectory(NamedTuple):
         params: parameters, each leaf `[times, ...]`.
         log_policy: the policy there, `[times, ..., outcomes]`.
         loss: the objective there, `[times]`.
-        stop_time: when the stopping event fired, else the last requested time, a scalar.
+        stop_time: when the stopping event fired, else the last time that was reached, a scalar.
         stopped: whether the stopping event fired, a boolean scalar.
         converged: whether the integrator met its tolerances throughout, a boolean scalar.
     """
@@ -249,7 +267,8 @@ def gradient_flow(
     over the leading axes of the log-policy (natural flow). Where G is singular the flow takes the shortest of the
     steepest directions, so redundant parameters, such as a shift of all logits, stay where they are.
 
-    One problem; vmap for more. Compiles once for each (objective, policy, stop) and shape when called under `jit`.
+    One problem; `jax.lax.map` or `jax.vmap` for more (vmapped flows all take the steps of the slowest). Call it under
+    your own `jit` to compile once.
 
     Args:
         objective: log-policy -> scalar, to be minimised.
@@ -257,7 +276,7 @@ def gradient_flow(
         times: increasing times >= 0 to save at, `[times]`.
         policy: params -> normalised log-probabilities, `[..., outcomes]`; a softmax table unless given.
         natural: whether the metric is Fisher's rather than Euclid's.
-        stop: params -> scalar; the flow stops where it rises through zero.
+        stop: params -> scalar; the flow stops as soon as it is at least zero.
         tolerance: of the integrator, relative and absolute, on the parameters.
         max_steps: of the integrator; a flow that needs more comes back with `converged` false.
 
@@ -265,7 +284,8 @@ def gradient_flow(
         The `Trajectory`.
 
     Raises:
-        ValueError: `times` is not a non-empty vector.
+        TypeError: a leaf of `params` is not floating.
+        ValueError: `params` is empty, or `times` is not a non-empty vector.
 
     Example:
         >>> import jax.numpy as jnp
@@ -284,15 +304,23 @@ def gradient_flow(
     import diffrax
     import optimistix
 
-    times = jnp.asarray(times, jax.tree.leaves(params)[0].dtype)
+    params = jax.tree.map(jnp.asarray, params)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
+    if not dtypes:
+        raise ValueError("params must hold at least one array")
+    if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
+        raise TypeError(f"params must hold floating arrays, got {', '.join(sorted(map(str, dtypes)))}")
+    times = jnp.asarray(times, jnp.result_type(*dtypes))
     if times.ndim != 1 or times.size == 0:
         raise ValueError(f"times must be a non-empty vector, got shape {times.shape}")
     direction = _natural_direction if natural else _euclidean_direction
     event = None
     if stop is not None:
+        # Root tolerances below the rounding of time are never met, and diffrax compares in the default dtype.
+        reachable = max(tolerance, 8 * float(jnp.finfo(times.dtype).eps))
         event = diffrax.Event(
-            lambda t, y, args, **kwargs: stop(y),
-            root_finder=optimistix.Newton(rtol=tolerance, atol=tolerance),
+            lambda t, y, args, **kwargs: stop(y).astype(jnp.result_type(float)),
+            root_finder=optimistix.Newton(rtol=reachable, atol=reachable),
             direction=True,
         )
     solution = diffrax.diffeqsolve(
@@ -309,6 +337,11 @@ def gradient_flow(
         throw=False,
     )
     (_, (end,)), (saved, final) = solution.ts, solution.ys
+    stopped = solution.result == diffrax.RESULTS.event_occurred
+    if stop is not None:  # an event sees crossings only, not where it starts
+        at_start = stop(params) >= 0
+        end, stopped = jnp.where(at_start, 0.0, end), stopped | at_start
+        final = jax.tree.map(lambda first, last: jnp.where(at_start, first, last), params, final)
     ended = times > end
 
     def hold(saved_leaf: Array, final_leaf: Array) -> Array:
@@ -317,7 +350,6 @@ def gradient_flow(
 
     path = jax.tree.map(hold, saved, final)
     log_policy = jax.vmap(policy)(path)
-    stopped = solution.result == diffrax.RESULTS.event_occurred
     return Trajectory(
         time=jnp.minimum(times, end),
         params=path,

@@ -3,6 +3,8 @@
 Each function takes batches and returns one value a row. Conventions as in `rlrazor.divergences`.
 """
 
+import jax.numpy as jnp
+
 from rlrazor._numerics import expectation
 from rlrazor.checks import nonnegative, outcome_arrays
 from rlrazor.divergences import LogProbs, Number, PerRow, cross_entropy, kl_divergence
@@ -31,6 +33,7 @@ def sft_loss(log_policy: LogProbs, log_target: LogProbs) -> PerRow:
     References:
         Chen et al., "Retaining by Doing", arXiv:2510.18874.
     """
+    log_policy, log_target = outcome_arrays(log_policy=log_policy, log_target=log_target)
     return cross_entropy(log_target, log_policy)
 
 
@@ -72,7 +75,8 @@ def regularized_reward(log_policy: LogProbs, log_ref: LogProbs, reward: Rewards,
         beta: KL coefficient >= 0, a number or `[...]`.
 
     Returns:
-        Objective, `[...]`, in the units of the reward; `-inf` where the policy leaves the support of either.
+        Objective, `[...]`, in the units of the reward; `-inf` where the policy may produce a forbidden
+        outcome or, at beta > 0, one that the reference never produces.
 
     Raises:
         TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `beta`.
@@ -90,4 +94,5 @@ def regularized_reward(log_policy: LogProbs, log_ref: LogProbs, reward: Rewards,
     log_policy, log_ref, reward, beta = outcome_arrays(
         {"beta": nonnegative("beta", beta)}, log_policy=log_policy, log_ref=log_ref, reward=reward
     )
-    return expectation(log_policy, reward) - beta[..., 0] * kl_divergence(log_policy, log_ref)
+    beta, kl = beta[..., 0], kl_divergence(log_policy, log_ref)
+    return expectation(log_policy, reward) - beta * jnp.where((beta == 0) & jnp.isinf(kl), 0.0, kl)

@@ -49,6 +49,9 @@ _TRIANGLE = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
 def figure_style() -> Iterator[None]:
     """Draw inside this context in the style of the figures.
 
+    Yields:
+        Nothing; on leaving, the style before comes back.
+
     Example:
         >>> with figure_style():
         ...     print(plt.rcParams["axes.titlesize"])

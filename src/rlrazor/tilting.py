@@ -90,8 +90,8 @@ def log_partition(log_ref: LogProbs, reward: Rewards, beta: Number) -> PerRow:
     possible = log_ref > -jnp.inf
     x = jnp.where(possible, (jnp.where(possible, reward, 0.0) - finite_mean) / beta, 0.0)
     gentle = jnp.isfinite(mean) & jnp.all(jnp.abs(x) < 1, axis=-1, keepdims=True)
-    terms = bregman(jnp.where(possible, log_ref, 0.0), jnp.where(gentle, x, 0.0))
-    spread = jnp.where(possible, terms, 0.0).sum(-1, keepdims=True)
+    ref, x = jnp.exp(log_ref), jnp.where(gentle, x, 0.0)
+    spread = bregman(ref, ref * jnp.exp(x), x).sum(-1, keepdims=True)
     weak = finite_mean / jnp.where(gentle, beta, 1.0) + jnp.log1p(spread)
     strong = top / jnp.where(gentle, 1.0, beta) + log_sum(log_weights)[..., None]
     return jnp.where(gentle, weak, strong)[..., 0]
@@ -125,7 +125,27 @@ def tilt(log_ref: LogProbs, reward: Rewards, beta: Number) -> Policy:
         Doing", arXiv:2510.18874.
     """
     log_ref, reward, beta = outcome_arrays({"beta": nonnegative("beta", beta)}, log_ref=log_ref, reward=reward)
-    return log_normalise(_tilted_weights(log_ref, reward, 1 / beta)[0])
+    return exponential_tilt(log_ref, reward, 1 / beta)
+
+
+def exponential_tilt(log_ref: LogProbs, reward: Rewards, strength: Float[Array, "*#batch #outcomes"]) -> Policy:
+    """The tilt ref exp(strength reward) / Z in terms of the strength 1 / beta, for arrays of one rank.
+
+    Args:
+        log_ref: reference policy, `[..., outcomes]`.
+        reward: `[..., outcomes]`, `-inf` forbids an outcome.
+        strength: in [0, inf], `[..., 1]`.
+
+    Returns:
+        Normalised log-probabilities, `[..., outcomes]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_policy = exponential_tilt(jnp.log(jnp.array([0.5, 0.5])), jnp.array([0.0, 1.0]), jnp.array([3.0]))
+        >>> print(f"{log_policy[1] - log_policy[0]:.4f}")
+        3.0000
+    """
+    return log_normalise(_tilted_weights(log_ref, reward, strength)[0])
 
 
 def implied_reward(log_policy: LogProbs, log_ref: LogProbs, beta: Number) -> Rewards:
@@ -371,7 +391,7 @@ def _solve_tilt(
     import optimistix
 
     def tilted(strength: Scalar) -> Float[Array, " outcomes"]:
-        return log_normalise(_tilted_weights(log_ref, reward, strength[None])[0])
+        return exponential_tilt(log_ref, reward, strength[None])
 
     info = jnp.finfo(log_ref.dtype)
     low, high = measure(tilted(jnp.zeros_like(target))), measure(tilted(jnp.full_like(target, jnp.inf)))
