@@ -433,24 +433,42 @@ def as_json(config: Any) -> Any:
 
 
 def readme_table(out: Path) -> str:
-    """The README's table of figures, from the saved records, which must be those of today's default configs."""
-    lines = ["| figure | what it shows | claims that hold | command | seconds |", "|---|---|---|---|---|"]
-    for name in names():
-        experiment, record = load_experiment(name), load_record(out / f"{name}.json")
-        today = as_json(experiment.Config())
-        if record["config"] != today:
-            odd = next(key for key in today | record["config"] if record["config"].get(key) != today.get(key))
-            raise UserError(
-                f"{out / name}.json is stale: its config differs in {odd}; run `python -m experiments {name}`"
-            )
-        held = sum(claim["holds"] and claim["control_fails"] for claim in record["claims"])
+    """The README's tables of figures and claims, from saved records, which must be those of today's configs."""
+    full = {name: current_record(name, out, load_experiment(name).Config()) for name in names()}
+    quick = {name: current_record(name, out / "quick", load_experiment(name).Config.quick()) for name in names()}
+    figures = [
+        "| figure | what it shows | claims that hold | command | seconds | `--quick` |",
+        "|---|---|---|---|---|---|",
+    ]
+    claims = ["| claim | expected | measured | control, which must fail | |", "|---|---|---|---|---|"]
+    for name, record in full.items():
+        good = sum(claim["holds"] and claim["control_fails"] for claim in record["claims"])
         thumbnail = f'<a href="figures/{name}.png"><img src="figures/{name}.png" width="260"></a>'
-        shows = caption(experiment).rstrip(".")
-        claims = f"{held} of {len(record['claims'])}"
-        lines.append(f"| {thumbnail} | {shows} | {claims} | `{command(record)}` | {record['seconds']:.0f} |")
-    total = sum(load_record(out / f"{name}.json")["seconds"] for name in names())
-    lines.append(f"| | all of them | | `make figures` | {total:.0f} |")
-    return "\n".join(lines) + "\n"
+        shows, count = caption(load_experiment(name)).rstrip("."), f"{good} of {len(record['claims'])}"
+        seconds = f"{record['seconds']:.0f} | {quick[name]['seconds']:.0f}"
+        figures.append(f"| {thumbnail} | {shows} | {count} | `{command(record)}` | {seconds} |")
+        for c in record["claims"]:
+            values = c["expected"], number(c["measured"]), f"{c['control']}: {number(c['control_measured'])}"
+            verdict = "holds" if c["holds"] and c["control_fails"] else "does not hold"
+            claims.append("| " + " | ".join(map(cell, (c["statement"], *values, verdict))) + " |")
+    totals = [sum(record["seconds"] for record in records.values()) for records in (full, quick)]
+    figures.append(f"| | all of them | | `make figures`, `make smoke` | {totals[0]:.0f} | {totals[1]:.0f} |")
+    summary = "<summary>Every claim with its numbers</summary>"
+    return "\n".join([*figures, "", f"<details>{summary}", "", *claims, "", "</details>", ""])
+
+
+def cell(text: str) -> str:
+    """Text that cannot break out of its cell of a Markdown table."""
+    return text.replace("|", "\\|")
+
+
+def current_record(name: str, out: Path, config: Any) -> dict[str, Any]:
+    """The saved record, if its config is the one given."""
+    record, today = load_record(out / f"{name}.json"), as_json(config)
+    if record["config"] != today:
+        odd = next(key for key in today | record["config"] if record["config"].get(key) != today.get(key))
+        raise UserError(f"{out / name}.json is stale: its config differs in {odd}; run it again")
+    return record
 
 
 def update_readme(out: Path = FIGURES, readme: Path = README) -> bool:

@@ -35,6 +35,7 @@ from rlrazor.training import train
 RUNS = ("bi_forward", "bi_forward_slow", "bi_reverse", "uni_forward", "uni_reverse")
 DIRECTIONS = ("forward", "reverse")
 TARGETS = ("new", "tilted")
+STRIDE = 5  # of the sampled paths that are kept
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Config:
     """Sampled runs at each of the slow factors 0, 0.005, 0.05 and 1."""
     end_time: float = positive(20000.0)
     """When exact flows give up (learning rate times steps)."""
+    num_frames: int = 31
+    """Frames of the animation."""
     seed: int = nonnegative(0)
     """Of the random keys."""
 
@@ -84,7 +87,7 @@ class Config:
     @classmethod
     def quick(cls) -> "Config":
         """Few seeds, few slow factors."""
-        return cls(num_seeds=6, ablation_seeds=6, slow_factors=(0.0, 0.005, 0.1, 1.0), end_time=4000.0)
+        return cls(num_seeds=6, ablation_seeds=6, slow_factors=(0.0, 0.005, 0.1, 1.0), end_time=4000.0, num_frames=7)
 
 
 class Results(NamedTuple):
@@ -95,6 +98,7 @@ class Results(NamedTuple):
     """
 
     grid: np.ndarray  # [points]
+    uni_grid: np.ndarray  # [points]
     target: np.ndarray  # [points] density
     bi_init: np.ndarray  # [points]
     bi_forward_density: np.ndarray  # [frames, points] seed 0, every tenth update to the stop
@@ -102,16 +106,19 @@ class Results(NamedTuple):
     bi_reverse_density: np.ndarray
     uni_forward_density: np.ndarray  # [frames, points] seed 0, every thirtieth update to the stop
     uni_reverse_density: np.ndarray
-    gain: np.ndarray  # [runs, seeds, uni_steps + 1] NaN after the last update
-    drop: np.ndarray  # [runs, seeds, uni_steps + 1]
-    old_weight: np.ndarray  # [bi-modal runs, seeds, bi_steps + 1]
+    stride: np.ndarray  # [] updates between the rows of the next three
+    gain: np.ndarray  # [runs, seeds, rows] NaN after the last update
+    drop: np.ndarray  # [runs, seeds, rows]
+    old_weight: np.ndarray  # [bi-modal runs, seeds, rows]
     predicted_gain: np.ndarray  # [runs, uni_steps + 1]
     predicted_drop: np.ndarray  # [runs, uni_steps + 1]
     predicted_old_weight: np.ndarray  # [bi-modal runs, bi_steps + 1]
     no_floor_drop: np.ndarray  # [] uni-modal reverse KL without the floor, at the gain
     no_offset_drop: np.ndarray  # [] bi-modal reverse KL without the offset (beta = 1), after the last update
     stop: np.ndarray  # [runs, seeds]
+    gain_at_stop: np.ndarray  # [runs, seeds]
     drop_at_gain: np.ndarray  # [runs, seeds]
+    drop_one_before: np.ndarray  # [runs, seeds] one update before the stop
     predicted_drop_at_gain: np.ndarray  # [runs]
     threshold: np.ndarray  # [] the gain of the comparison
     slow_factor: np.ndarray  # [factors]
@@ -158,27 +165,31 @@ def run(config: Config) -> Results:
     ablation_factors = np.array([0.0, 0.005, 0.05, 1.0])
 
     def ablated(direction):
-        runs = [sampled(f"bi_{direction}", ablation_keys, factor) for factor in ablation_factors]
+        runs = [sampled(f"bi_{direction}", ablation_keys, factor) for factor in ablation_factors.tolist()]
         return np.stack([at_gain(run, config.gain) for run in runs])
 
     return Results(
         grid=bi.grid,
+        uni_grid=uni.grid,
         target=density(bi.target, bi.grid),
         bi_init=density(bi.init, bi.grid),
         **{
             f"{name}_density": samples[name].density[: stop // every(name) + 1]
             for name, stop in zip(RUNS, stops[:, 0], strict=True)
         },
-        gain=stack_padded([samples[name].gain for name in RUNS]),
-        drop=stack_padded([samples[name].drop for name in RUNS]),
-        old_weight=np.stack([samples[name].path.old_weights[..., 0] for name in RUNS[:3]]),
+        stride=np.array(STRIDE),
+        gain=stack_padded([samples[name].gain[:, ::STRIDE].astype(np.float32) for name in RUNS]),
+        drop=stack_padded([samples[name].drop[:, ::STRIDE].astype(np.float32) for name in RUNS]),
+        old_weight=np.stack([samples[name].path.old_weights[:, ::STRIDE, 0].astype(np.float32) for name in RUNS[:3]]),
         predicted_gain=stack_padded([recursions[name].gain for name in RUNS]),
         predicted_drop=stack_padded([recursions[name].drop for name in RUNS]),
         predicted_old_weight=np.stack([recursions[name].path.old_weights[:, 0] for name in RUNS[:3]]),
         no_floor_drop=at_gain(no_floor, config.gain),
         no_offset_drop=no_offset.drop[-1],
         stop=stops,
-        drop_at_gain=np.stack([at_gain(samples[name], config.gain) for name in RUNS]),
+        gain_at_stop=np.stack([at(samples[name].gain, stop) for name, stop in zip(RUNS, stops, strict=True)]),
+        drop_at_gain=np.stack([at(samples[name].drop, stop) for name, stop in zip(RUNS, stops, strict=True)]),
+        drop_one_before=np.stack([at(samples[name].drop, stop - 1) for name, stop in zip(RUNS, stops, strict=True)]),
         predicted_drop_at_gain=np.stack([at_gain(recursions[name], config.gain) for name in RUNS]),
         threshold=np.array(config.gain),
         ablation_factor=ablation_factors,
@@ -248,7 +259,12 @@ def first_reached(gain, threshold):
 
 def at_gain(run, threshold):
     """The drop at the first row at which the gain is reached, `[...]`."""
-    return np.take_along_axis(run.drop, first_reached(run.gain, threshold)[..., None], -1)[..., 0]
+    return at(run.drop, first_reached(run.gain, threshold))
+
+
+def at(path, row):
+    """The entry of each path at its row, `[...]`."""
+    return np.take_along_axis(path, row[..., None], -1)[..., 0]
 
 
 def density(params, grid):
@@ -341,7 +357,7 @@ def exact_flows(config):
 
     # At equal rates, and at equal gains rather than times, so that flows of different speed can be compared.
     equal = config.slow_factors.index(1.0)
-    frames = jnp.linspace(0.0, config.gain, 31)
+    frames = jnp.linspace(0.0, config.gain, config.num_frames)
     panels = [(0, 0), (1, 0), (0, 1), (1, 1)]  # (direction, target)
 
     def at_frames(direction, target, path):
@@ -373,12 +389,12 @@ def claims(results: Results) -> list[Claim]:
     """The published numbers, and the constants that they rest on."""
     drop = dict(zip(RUNS, results.drop_at_gain.mean(1), strict=True))
     updates = dict(zip(RUNS, results.stop.mean(1), strict=True))
-    bi_steps = results.old_weight.shape[-1] - 1
-    end_gain = dict(zip(RUNS, results.gain[:, :, bi_steps].mean(1), strict=True))
+    last_row = results.old_weight.shape[-1] - 1
+    end_gain = dict(zip(RUNS, results.gain[:, :, last_row].mean(1, dtype=float), strict=True))
     reverse_drops = results.drop_at_gain[RUNS.index("bi_reverse")]
     published = "released simulation of arXiv:2510.18874"
-    before = [results.drop[0, seed, stop - 1] for seed, stop in enumerate(results.stop[0])]
-    weight_miss = np.abs(results.predicted_old_weight[0] - results.old_weight[:2]).max((1, 2))
+    predicted_weight = results.predicted_old_weight[0, :: results.stride]
+    weight_miss = np.abs(predicted_weight - results.old_weight[:2]).max((1, 2))
     equal = results.slow_factor == 1
     gentle = np.argmin(np.abs(results.slow_factor - 0.005))
     new, tilted = results.exact_drop[:, 0], results.exact_drop[:, 1]
@@ -391,7 +407,8 @@ def claims(results: Results) -> list[Claim]:
             measured=drop["bi_forward"],
             control="rate 0.01",
             control_measured=drop["bi_forward_slow"],
-            note=f"One update earlier, the parameters that the published figure draws, it is {np.mean(before):.3f}.",
+            note=f"One update earlier, the parameters that the published figure draws, it is "
+            f"{results.drop_one_before[0].mean():.3f}.",
         ),
         Claim(
             id="bi-forward-stop",
@@ -478,7 +495,7 @@ def claims(results: Results) -> list[Claim]:
             "offset -log beta, which an exact gradient would not see.",
             source="derived: the samples never reach the old mode, so its score is not centred",
             expected=near(0.05, 0.005),
-            measured=results.predicted_drop[RUNS.index("bi_reverse"), bi_steps],
+            measured=results.predicted_drop[RUNS.index("bi_reverse"), last_row * results.stride],
             control="without the offset, beta = 1",
             control_measured=float(results.no_offset_drop),
         ),
@@ -568,12 +585,13 @@ def draw_overlay(ax: plt.Axes, results: Results, name: str) -> None:
     color, label = RUN_STYLE[name]
     shades = SHADES["forward" if color.startswith("forward") else "reverse"]
     curves = getattr(results, f"{name}_density")
+    grid = results.grid if name.startswith("bi") else results.uni_grid
     for frame, curve in enumerate(curves):
         progress = (frame / max(len(curves) - 1, 1)) ** 0.7
-        ax.plot(results.grid, curve, color=shades(progress), linewidth=0.8)
+        ax.plot(grid, curve, color=shades(progress), linewidth=0.8)
     ax.plot(results.grid, results.target, "--", color=COLORS["target"], linewidth=0.9)
     run = RUNS.index(name)
-    gain = results.gain[run, 0, results.stop[run, 0]]
+    gain = results.gain_at_stop[run, 0]
     ax.text(
         0.97,
         0.95,
@@ -593,13 +611,19 @@ def draw_curves(ax: plt.Axes, results: Results, names: tuple[str, ...], world: s
         run, (color, label) = RUNS.index(name), RUN_STYLE[name]
         last = int(np.isfinite(results.predicted_gain[run]).sum()) - 1
         updates = np.arange(last + 1)
-        shown = updates[:: max(last // 16, 1)]
+        rows = np.arange(0, last // results.stride + 1, max(last // (16 * results.stride), 1))
         for sampled, predicted, style in (
             (results.drop, results.predicted_drop, "-"),
             (results.gain, results.predicted_gain, "--"),
         ):
             ax.plot(
-                shown, sampled[run][:, shown].T, ".", color=COLORS[color], markersize=2, alpha=0.15, rasterized=True
+                rows * int(results.stride),
+                sampled[run][:, rows].T,
+                ".",
+                color=COLORS[color],
+                markersize=2,
+                alpha=0.15,
+                rasterized=True,
             )
             ax.plot(updates, predicted[run, : last + 1], style, color="black", linewidth=0.8, zorder=3)
         ax.plot([], [], ".", color=COLORS[color], label=label)
@@ -707,4 +731,4 @@ def animate(results: Results) -> FuncAnimation:
             text.set_text(f"gain {results.flow_gain[row]:.2f}\ndrop {results.flow_drop[panel, row]:+.2f}")
         return [*lines, *texts]
 
-    return FuncAnimation(figure, update, frames=len(results.flow_gain) + 12)
+    return FuncAnimation(figure, update, frames=len(results.flow_gain) * 4 // 3)  # rests on the last

@@ -252,8 +252,7 @@ def test_committed_figures_and_readme_belong_to_the_code(tmp_path):
 
 
 def test_stale_record_is_named(tmp_path):
-    for name in NAMES:
-        shutil.copy(harness.FIGURES / f"{name}.json", tmp_path)
+    shutil.copytree(harness.FIGURES, tmp_path, dirs_exist_ok=True)
     record = json.loads((tmp_path / "simplex.json").read_text())
     record["config"]["beta"] = 0.75
     (tmp_path / "simplex.json").write_text(json.dumps(record))

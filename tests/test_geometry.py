@@ -393,6 +393,11 @@ def test_infeasible_moments_give_no_nan(moments):
     np.testing.assert_allclose(jnp.exp(got.log_policy).sum(), 1.0, rtol=1e-12)
 
 
+@pytest.mark.parametrize("mean", [1 - 1e-6, 6 + 1e-6])
+def test_barely_infeasible_moments_do_not_converge(mean):
+    assert not i_projection(DIE, FACES, jnp.array([mean])).converged
+
+
 @pytest.mark.parametrize("corner", [1.0, 6.0])
 def test_a_moment_on_the_edge_gives_no_nan_and_approaches_it(corner):
     got = i_projection(DIE, FACES, jnp.array([corner]))

@@ -338,6 +338,7 @@ def test_a_constant_reward_attains_only_itself():
     values = jnp.asarray([0.3, 0.2, 0.4, NAN, INF, -INF, 0.3, 0.0, 1.0, 0.29, 0.31])
     got = tilt_to_reward(LOG_REF[0], constant, values)
     assert got.converged.tolist() == [v == 0.3 for v in values.tolist()]
+    assert np.all(np.asarray(got.beta)[values == 0.3] == INF)  # the reference itself, not the limit of its tilts
     np.testing.assert_allclose(got.log_policy, jnp.broadcast_to(LOG_REF[0], (11, 5)), rtol=1e-13)
     assert not jnp.isnan(got.beta).any()
     got = tilt_to_kl(LOG_REF[0], constant, jnp.asarray([0.0, 0.1, -0.1, NAN, INF, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
@@ -722,8 +723,8 @@ def test_fewer_than_one_sample_is_refused(n, as_installed):
 
 
 def test_integer_numbers_are_fine():
-    np.testing.assert_array_equal(rz.tilt(LOG_REF[0], REWARD[0], 2), rz.tilt(LOG_REF[0], REWARD[0], 2.0))
-    np.testing.assert_array_equal(rz.tilt(LOG_REF[0], REWARD[0], jnp.array(2)), rz.tilt(LOG_REF[0], REWARD[0], 2.0))
+    for two in (2, jnp.array(2)):
+        np.testing.assert_array_equal(tilt(LOG_REF[0], REWARD[0], two), tilt(LOG_REF[0], REWARD[0], 2.0))
 
 
 def test_exact_and_normalised_oracles_differ_only_by_rounding():

@@ -84,11 +84,28 @@ def safe_sqrt(x: Elementwise) -> Elementwise:
 
 
 def log_mix(log_a: Elementwise, log_p: Elementwise, log_b: Elementwise, log_q: Elementwise) -> Elementwise:
-    """log(a p + b q), elementwise, with derivative zero where both terms vanish."""
+    """The log of a p + b q, elementwise, with derivative zero where both terms vanish."""
     x, y = log_a + log_p, log_b + log_q
     empty = jnp.maximum(x, y) == -jnp.inf
     mixed = jnp.logaddexp(jnp.where(empty, 0.0, x), jnp.where(empty, 0.0, y))
     return jnp.where(empty, -jnp.inf, mixed)
+
+
+def log_blend(log_p: Elementwise, log_q: Elementwise, t: Elementwise) -> Elementwise:
+    """The log of (1 - t) p + t q for t in [0, 1], with its derivatives in t also at both ends, where log t has none."""
+    inside = (t > 0) & (t < 1)
+    t_inside = jnp.where(inside, t, 0.5)
+    blended = log_mix(jnp.log1p(-t_inside), log_p, jnp.log(t_inside), log_q)
+    from_p = _begin(log_p, log_q, jnp.where(t == 0, t, 0.0))
+    from_q = _begin(log_q, log_p, jnp.where(t == 1, 1 - t, 0.0))
+    return jnp.where(t == 0, from_p, jnp.where(t == 1, from_q, blended))
+
+
+def _begin(log_p: Elementwise, log_q: Elementwise, t: Elementwise) -> Elementwise:
+    """The sum log p + log(1 + t (q / p - 1)), for t about 0."""
+    possible = log_p > -jnp.inf
+    log_ratio = jnp.minimum(log_q - jnp.where(possible, log_p, 0.0), jnp.log(jnp.finfo(log_p.dtype).max) - 1)
+    return jnp.where(possible, log_p + jnp.log1p(t * jnp.expm1(log_ratio)), -jnp.inf)
 
 
 def log_sum(log_w: Elementwise) -> Elementwise:
@@ -100,5 +117,5 @@ def log_sum(log_w: Elementwise) -> Elementwise:
 
 def log_normalise(log_w: Elementwise) -> Elementwise:
     """Log-probabilities of the weights exp(log_w); all -inf where every weight is zero."""
-    log_total = log_sum(log_w)[..., None]
-    return log_w - jnp.where(log_total == -jnp.inf, 0.0, log_total)
+    empty = jnp.max(log_w, axis=-1, keepdims=True) == -jnp.inf
+    return jnp.where(empty, -jnp.inf, jax.nn.log_softmax(jnp.where(empty, 0.0, log_w)))

@@ -15,7 +15,7 @@ from rlrazor._numerics import (
     expm1_ratio,
     kl_terms,
     log1p_ratio,
-    log_mix,
+    log_blend,
     log_sum,
     safe_sqrt,
     shared_log_ratio,
@@ -157,11 +157,12 @@ def jensen_shannon_divergence(log_p: LogProbs, log_q: LogProbs, weight: Number =
     if isinstance(weight, int | float) and not 0 <= weight <= 1:
         raise ValueError(f"weight must lie in [0, 1], got {weight}")
     log_p, log_q, w = outcome_arrays({"weight": weight}, log_p=log_p, log_q=log_q)
-    log_m = log_mix(jnp.log(w), log_p, jnp.log1p(-w), log_q)
+    log_m = log_blend(log_q, log_p, w)
     # At w = 0 (or 1) the weightless side may be infinitely far from m; 0 inf counts as 0, as the limit does.
-    to_p = jnp.where(w > 0, kl_terms(log_p, log_m), 0.0)
-    to_q = jnp.where(w < 1, kl_terms(log_q, log_m), 0.0)
-    return (w * to_p + (1 - w) * to_q).sum(-1)
+    from_p, from_q = kl_terms(log_p, log_m), kl_terms(log_q, log_m)
+    from_p = jnp.where((w == 0) & jnp.isinf(from_p), 0.0, from_p)
+    from_q = jnp.where((w == 1) & jnp.isinf(from_q), 0.0, from_q)
+    return (w * from_p + (1 - w) * from_q).sum(-1)
 
 
 def renyi_divergence(log_p: LogProbs, log_q: LogProbs, order: Number) -> PerRow:
@@ -373,9 +374,11 @@ def binary_kl(p: Number, q: Number) -> PerRow:
 
 def _probabilities(p: Number, q: Number) -> tuple[Float[Array, "*#batch"], Float[Array, "*#batch"]]:
     """Both as floating arrays of one rank; Python numbers take the other's dtype."""
-    dtype = next((x.dtype for x in (p, q) if not isinstance(x, int | float)), jnp.result_type(float))
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"p and q must be floating arrays or Python numbers, got {dtype}")
+    given = {name: jnp.asarray(x) for name, x in (("p", p), ("q", q)) if not isinstance(x, int | float)}
+    for name, array in given.items():
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(f"{name} must be a floating array or a Python number, got {array.dtype}")
+    dtype = next((array.dtype for array in given.values()), jnp.result_type(float))
     arrays = [jnp.asarray(x, dtype) if isinstance(x, int | float) else jnp.asarray(x) for x in (p, q)]
     rank = max(x.ndim for x in arrays)
     first, second = (jnp.expand_dims(x, range(rank - x.ndim)) for x in arrays)

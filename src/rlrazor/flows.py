@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
-from rlrazor._numerics import expm1_ratio, log1p_ratio, log_mix
+from rlrazor._numerics import expm1_ratio, log1p_ratio, log_blend, log_mix
 from rlrazor.checks import nonnegative, outcome_arrays
 from rlrazor.divergences import LogProbs, Number
 from rlrazor.geometry import log_pool
@@ -51,14 +51,9 @@ def forward_kl_flow(log_init: LogProbs, log_target: LogProbs, time: Number) -> P
     log_init, log_target, t = outcome_arrays(
         {"time": nonnegative("time", time)}, log_init=log_init, log_target=log_target
     )
-    start = t == 0
-    moving = jnp.where(start, 1.0, t)
+    moving = jnp.where(t == 0, 1.0, t)
     mixed = log_mix(-moving, log_init, jnp.log(-jnp.expm1(-moving)), log_target)
-    # log(1 - e^-t) has no derivative at t = 0, where log(1 + (1 - e^-t) (target / init - 1)) does.
-    possible = log_init > -jnp.inf
-    log_ratio = jnp.minimum(log_target - jnp.where(possible, log_init, 0.0), jnp.log(jnp.finfo(t.dtype).max) - 1)
-    growth = jnp.log1p(-jnp.expm1(-jnp.where(start, t, 0.0)) * jnp.expm1(log_ratio))
-    return jnp.where(start, log_init + jnp.where(possible, growth, 0.0), mixed)
+    return jnp.where(t == 0, log_blend(log_init, log_target, -jnp.expm1(-t)), mixed)
 
 
 def reverse_kl_flow(log_init: LogProbs, log_target: LogProbs, time: Number) -> Policy:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rlrazor._numerics import log_mix, log_normalise
+from rlrazor._numerics import log_blend, log_normalise
 from rlrazor.checks import outcome_arrays
 from rlrazor.divergences import LogProbs, Number, PerRow, hellinger_distance, kl_divergence
 from rlrazor.tilting import Policy, tilt
@@ -140,7 +140,7 @@ def m_geodesic(log_p: LogProbs, log_q: LogProbs, t: Number) -> Policy:
     if isinstance(t, int | float) and not 0 <= t <= 1:
         raise ValueError(f"t must lie in [0, 1], got {t}")
     log_p, log_q, t = outcome_arrays({"t": t}, log_p=log_p, log_q=log_q)
-    return log_mix(jnp.log1p(-t), log_p, jnp.log(t), log_q)
+    return log_blend(log_p, log_q, t)
 
 
 def i_projection(log_ref: LogProbs, features: Features, moments: Float[Array, "*#batch features"]) -> Projection:
@@ -172,21 +172,21 @@ def i_projection(log_ref: LogProbs, features: Features, moments: Float[Array, "*
         "Information Theory and Statistical Mechanics", 1957 (the die).
     """
     (log_ref,) = outcome_arrays(log_ref=log_ref)
-    features, moments = jnp.asarray(features, log_ref.dtype), jnp.asarray(moments, log_ref.dtype)
-    if features.ndim < 2 or features.shape[-2] != log_ref.shape[-1] or features.shape[-1:] != moments.shape[-1:]:
-        raise ValueError(
-            f"features must be [..., {log_ref.shape[-1]} outcomes, features] and moments [..., features], "
-            f"got {features.shape} and {moments.shape}"
-        )
+    features, moments = _features(features, log_ref), jnp.asarray(moments)
+    if not jnp.issubdtype(moments.dtype, jnp.floating):
+        raise TypeError(f"moments must be a floating array, got {moments.dtype} of shape {moments.shape}")
+    if moments.shape[-1:] != features.shape[-1:]:
+        raise ValueError(f"moments must be [..., {features.shape[-1]} features], got shape {moments.shape}")
     batch = jnp.broadcast_shapes(log_ref.shape[:-1], features.shape[:-2], moments.shape[:-1])
     solve = jnp.vectorize(_i_projection, signature="(k),(k,m),(m)->(k),(m),(),()")
-    return Projection(
-        *solve(
-            jnp.broadcast_to(log_ref, batch + log_ref.shape[-1:]),
-            jnp.broadcast_to(features, batch + features.shape[-2:]),
-            jnp.broadcast_to(moments, batch + moments.shape[-1:]),
-        )
+    wide = jnp.result_type(float)  # optimistix solves in the default dtype
+    log_policy, multipliers, kl, converged = solve(
+        jnp.broadcast_to(log_ref, batch + log_ref.shape[-1:]).astype(wide),
+        jnp.broadcast_to(features, batch + features.shape[-2:]).astype(wide),
+        jnp.broadcast_to(moments, batch + moments.shape[-1:]).astype(wide),
     )
+    dtype = log_ref.dtype
+    return Projection(log_policy.astype(dtype), multipliers.astype(dtype), kl.astype(dtype), converged)
 
 
 def m_projection(log_p: LogProbs, log_ref: LogProbs, features: Features) -> Projection:
@@ -218,7 +218,7 @@ def m_projection(log_p: LogProbs, log_ref: LogProbs, features: Features) -> Proj
     """
     log_p, log_ref = outcome_arrays(log_p=log_p, log_ref=log_ref)
     expect = jnp.vectorize(lambda row, table: jnp.exp(row) @ table, signature="(k),(k,m)->(m)")
-    features = jnp.asarray(features, log_p.dtype)
+    features = _features(features, log_p)
     features = jnp.expand_dims(features, range(max(0, log_p.ndim + 1 - features.ndim)))
     return i_projection(log_ref, features, expect(log_p, features))
 
@@ -242,6 +242,16 @@ def log_pool(a: Float[Array, "..."], log_p: LogProbs, b: Float[Array, "..."], lo
         0.9000 0.1000
     """
     return log_normalise(_times_log(a, log_p) + _times_log(b, log_q))
+
+
+def _features(features: Features, log_p: Float[Array, "..."]) -> Features:
+    """The features, if they are floating and have one row an outcome."""
+    features = jnp.asarray(features)
+    if not jnp.issubdtype(features.dtype, jnp.floating):
+        raise TypeError(f"features must be a floating array, got {features.dtype} of shape {features.shape}")
+    if features.ndim < 2 or features.shape[-2] != log_p.shape[-1]:
+        raise ValueError(f"features must be [..., {log_p.shape[-1]} outcomes, features], got shape {features.shape}")
+    return features
 
 
 def _times_log(a: Float[Array, "..."], log_p: Float[Array, "..."]) -> Float[Array, "..."]:

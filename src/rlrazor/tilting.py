@@ -85,14 +85,15 @@ def log_partition(log_ref: LogProbs, reward: Rewards, beta: Number) -> PerRow:
     log_ref, reward, beta = outcome_arrays({"beta": nonnegative("beta", beta)}, log_ref=log_ref, reward=reward)
     log_weights, top = _tilted_weights(log_ref, reward, 1 / beta)
 
-    mean = expectation(log_ref, reward)[..., None]
-    finite_mean = jnp.where(jnp.isfinite(mean), mean, 0.0)
     possible = log_ref > -jnp.inf
-    x = jnp.where(possible, (jnp.where(possible, reward, 0.0) - finite_mean) / beta, 0.0)
-    gentle = jnp.isfinite(mean) & jnp.all(jnp.abs(x) < 1, axis=-1, keepdims=True)
+    finite = jnp.all(~possible | jnp.isfinite(reward), axis=-1, keepdims=True)
+    allowed = jnp.where(possible & finite, reward, 0.0)
+    mean = expectation(log_ref, allowed)[..., None]
+    x = jnp.where(possible & finite, (allowed - mean) / beta, 0.0)
+    gentle = finite & jnp.all(jnp.abs(x) < 1, axis=-1, keepdims=True)
     ref, x = jnp.exp(log_ref), jnp.where(gentle, x, 0.0)
     spread = bregman(ref, ref * jnp.exp(x), x).sum(-1, keepdims=True)
-    weak = finite_mean / jnp.where(gentle, beta, 1.0) + jnp.log1p(spread)
+    weak = mean / jnp.where(gentle, beta, 1.0) + jnp.log1p(spread)
     strong = top / jnp.where(gentle, 1.0, beta) + log_sum(log_weights)[..., None]
     return jnp.where(gentle, weak, strong)[..., 0]
 
@@ -125,7 +126,8 @@ def tilt(log_ref: LogProbs, reward: Rewards, beta: Number) -> Policy:
         Doing", arXiv:2510.18874.
     """
     log_ref, reward, beta = outcome_arrays({"beta": nonnegative("beta", beta)}, log_ref=log_ref, reward=reward)
-    return exponential_tilt(log_ref, reward, 1 / beta)
+    strength = jnp.where(beta == 0, jnp.inf, 1 / jnp.where(beta == 0, 1.0, beta))
+    return exponential_tilt(log_ref, reward, strength)
 
 
 def exponential_tilt(log_ref: LogProbs, reward: Rewards, strength: Float[Array, "*#batch #outcomes"]) -> Policy:
@@ -210,11 +212,11 @@ def condition(log_ref: LogProbs, accept: Bool[Array, "*#batch outcomes"]) -> Pol
     References:
         Shenfeld, Pari, Agrawal, "RL's Razor", arXiv:2509.04259, Lemma 5.1.
     """
-    accept = jnp.asarray(accept)
+    (log_ref,), accept = outcome_arrays(log_ref=log_ref), jnp.asarray(accept)
     if accept.dtype != jnp.bool_:
         raise TypeError(f"accept must be a boolean array, got {accept.dtype} of shape {accept.shape}")
-    reward = jnp.where(accept, 0.0, -jnp.inf).astype(jnp.asarray(log_ref).dtype)
-    return tilt(log_ref, reward, jnp.inf)
+    log_ref, success = outcome_arrays(log_ref=log_ref, accept=accept.astype(log_ref.dtype))
+    return log_normalise(jnp.where(success > 0, log_ref, -jnp.inf))
 
 
 def tilt_to_reward(log_ref: LogProbs, reward: Rewards, value: Number) -> Tilt:
@@ -240,9 +242,9 @@ def tilt_to_reward(log_ref: LogProbs, reward: Rewards, value: Number) -> Tilt:
     References:
         Csiszár, "I-Divergence Geometry of Probability Distributions and Minimization Problems", 1975.
     """
-    log_ref, reward = outcome_arrays(log_ref=log_ref, reward=reward)
+    log_ref, reward, value = outcome_arrays({"value": value}, log_ref=log_ref, reward=reward)
     solve = jnp.vectorize(_tilt_to_reward, signature="(k),(k),()->(k),(),(),(),()")
-    return Tilt(*solve(log_ref, reward, jnp.asarray(value, log_ref.dtype)))
+    return Tilt(*solve(log_ref, reward, value[..., 0]))
 
 
 def tilt_to_kl(log_ref: LogProbs, reward: Rewards, budget: Number) -> Tilt:
@@ -268,9 +270,9 @@ def tilt_to_kl(log_ref: LogProbs, reward: Rewards, budget: Number) -> Tilt:
     References:
         Peters, Mülling, Altün, "Relative Entropy Policy Search", 2010.
     """
-    log_ref, reward = outcome_arrays(log_ref=log_ref, reward=reward)
+    log_ref, reward, budget = outcome_arrays({"budget": budget}, log_ref=log_ref, reward=reward)
     solve = jnp.vectorize(_tilt_to_kl, signature="(k),(k),()->(k),(),(),(),()")
-    return Tilt(*solve(log_ref, reward, jnp.asarray(budget, log_ref.dtype)))
+    return Tilt(*solve(log_ref, reward, budget[..., 0]))
 
 
 def frontier(log_ref: LogProbs, reward: Rewards, betas: Float[Array, " betas"]) -> Frontier:
@@ -338,11 +340,11 @@ def best_of_n(log_ref: LogProbs, reward: Rewards, n: Number) -> Policy:
     References:
         Beirami et al., "Theoretical Guarantees on the Best-of-n Alignment Policy", arXiv:2401.01879.
     """
-    log_ref, reward = outcome_arrays(log_ref=log_ref, reward=reward)
     if isinstance(n, int | float) and not n >= 1:
         raise ValueError(f"n must be at least 1, got {n}")
+    log_ref, reward, n = outcome_arrays({"n": n}, log_ref=log_ref, reward=reward)
     solve = jnp.vectorize(_best_of_n, signature="(k),(k),()->(k)")
-    policy: Policy = solve(log_ref, reward, jnp.asarray(n, log_ref.dtype))
+    policy: Policy = solve(log_ref, reward, n[..., 0])
     return policy
 
 
@@ -428,14 +430,23 @@ def _best_of_n(log_ref: Float[Array, " outcomes"], reward: Float[Array, " outcom
     log_sorted, sorted_reward = log_ref[order], reward[order]
     tie = jnp.searchsorted(sorted_reward, sorted_reward, side="left")  # each tie is named by its first position
     last = jnp.searchsorted(sorted_reward, sorted_reward, side="right") - 1
-    mass = jnp.zeros_like(log_ref).at[tie].add(jnp.exp(log_sorted))[tie]
-    log_below = jax.lax.cumlogsumexp(log_sorted)[last]  # log F(y)
     possible = log_sorted > -jnp.inf
-    share = jnp.where(possible, mass, 1.0) / jnp.exp(jnp.where(possible, log_below, 0.0))
-    worst = share >= 1  # the lowest tie, where F(y-) = 0
-    log_win = jnp.log(-jnp.expm1(n * jnp.log1p(-jnp.where(worst, 0.5, share))))
-    log_win = jnp.where(worst, 0.0, log_win)
-    log_tie = n * jnp.where(possible, log_below, 0.0) + log_win
-    log_share = jnp.where(possible, log_sorted, 0.0) - jnp.log(jnp.where(possible, mass, 1.0))
-    log_policy = jnp.where(possible, log_tie + log_share, -jnp.inf)
-    return jnp.zeros_like(log_ref).at[order].set(log_policy)
+
+    def finite(x: Float[Array, " outcomes"]) -> Float[Array, " outcomes"]:
+        return jnp.where(possible, x, 0.0)
+
+    peak = jax.lax.stop_gradient(jnp.full_like(log_ref, -jnp.inf).at[tie].max(log_sorted)[tie])
+    mass = jnp.zeros_like(log_ref).at[tie].add(jnp.where(possible, jnp.exp(finite(log_sorted) - finite(peak)), 0.0))
+    log_mass = finite(peak) + jnp.log(jnp.where(possible, mass[tie], 1.0))
+    nothing = jnp.finfo(log_ref.dtype).min / 4  # stands in for -inf, where cumlogsumexp has no derivative
+    log_below = finite(jax.lax.cumlogsumexp(jnp.where(possible, log_sorted, nothing))[last])  # log F(y)
+    worst = (tie == 0) | (jnp.cumsum(possible.astype(tie.dtype))[tie - 1] == 0)  # F(y-) = 0
+    log_share = jnp.where(worst, -1.0, finite(log_mass - log_below))  # log (F(y) - F(y-)) / F(y)
+    rare = log_share + jnp.log(n) < jnp.log(jnp.finfo(log_ref.dtype).eps)
+    log_hit = jnp.log(-jnp.expm1(n * jnp.log1p(-jnp.exp(jnp.where(rare, -1.0, log_share)))))
+    log_win = jnp.where(worst, 0.0, jnp.where(rare, jnp.log(n) + log_share, log_hit))  # log (1 - (F(y-) / F(y))^n)
+    return (
+        jnp.zeros_like(log_ref)
+        .at[order]
+        .set(jnp.where(possible, n * log_below + log_win + finite(log_sorted) - log_mass, -jnp.inf))
+    )
