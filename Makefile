@@ -10,8 +10,8 @@ figures: $(INSTALLED)  ## every figure at its published settings, into figures/
 smoke: $(INSTALLED)  ## every figure at toy size, into build/smoke/
 	$(BIN)/python -m experiments --quick --out build/smoke
 
-test: $(INSTALLED)  ## tests, doctests and coverage
-	$(BIN)/python -m pytest -n auto --cov
+test: $(INSTALLED)  ## tests and doctests; PYTEST_FLAGS=--cov adds coverage
+	$(BIN)/python -m pytest -n auto $(PYTEST_FLAGS)
 
 lint: $(INSTALLED)  ## style, format and types
 	$(BIN)/ruff check

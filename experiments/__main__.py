@@ -101,7 +101,7 @@ def main(args: list[str]) -> int:
 def work(todo: list[tuple[str, Any]], out: Path, replot: bool, console: Console) -> None:
     """Run or redraw each experiment, with a line a figure."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for name, config in todo:
             task = progress.add_task(name, total=1)
             record = harness.replot(name, out) if replot else harness.execute(name, config, out)

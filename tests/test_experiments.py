@@ -16,8 +16,6 @@ import pytest
 from experiments import __main__ as command_line
 from experiments import _harness as harness
 
-pytestmark = pytest.mark.xdist_group("experiments")  # one worker, so that the quick run happens once
-
 NAMES = harness.names()
 
 
@@ -184,7 +182,9 @@ def test_folder_that_cannot_be_written_is_named(tmp_path, capsys):
 
 def test_options_reach_the_config(monkeypatch, tmp_path):
     seen = {}
-    monkeypatch.setattr(harness, "execute", lambda name, config, out: seen.update({name: config}) or {"claims": []})
+    monkeypatch.setattr(
+        harness, "execute", lambda name, config, out: seen.update({name: config}) or {"claims": [], "seconds": 0.0}
+    )
     args = ["simplex", "--quick", "--beta", "1.25", "--radii", "0.1", "0.2", "--out", str(tmp_path)]
     assert command_line.main(args) == 0
     quick_config = harness.load_experiment("simplex").Config.quick()
