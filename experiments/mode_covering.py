@@ -8,7 +8,7 @@ depends on the start: near either mode, at a loss of about -log of that mode's w
 The difference is one of misspecification. A softmax table can represent the target, and there both directions end at
 the target itself. The folklore from which "Retaining by Doing" (Chen et al., arXiv:2510.18874) departs.
 
-About 15 seconds on two cores.
+About 10 seconds on two cores.
 """
 
 from dataclasses import dataclass

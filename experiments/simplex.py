@@ -10,7 +10,7 @@ conditioned on success, its I-projection: RL's razor as a point (Shenfeld, Pari,
 policy gradient ends there. The Euclidean one, which is plain policy gradient on a softmax table, drifts on to the
 likeliest success. Pythagoras' theorem of KL holds on the face to rounding error.
 
-About 10 seconds on two cores.
+About 15 seconds on two cores.
 """
 
 from dataclasses import dataclass

@@ -745,3 +745,15 @@ def test_negative_or_nan_number_is_a_value_error_also_under_jit(function, name, 
         function(**arrays, **numbers)
     with pytest.raises(ValueError, match=rf"^{name} must be at least 0, got {value}"):
         jax.jit(lambda a: function(**a, **numbers))(arrays)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        (jnp.arange(3), TypeError, "params must hold floating arrays, got int"),
+        ({}, ValueError, "params must hold at least one array"),
+    ],
+)
+def test_params_that_cannot_flow_are_refused(as_installed, params, error, message):
+    with pytest.raises(error, match=message):
+        rz.gradient_flow(lambda log_policy: log_policy[0], params, jnp.array([0.0, 1.0]))
