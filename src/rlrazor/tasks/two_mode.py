@@ -294,8 +294,9 @@ def clip(params: Mixture) -> Mixture:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> clip(Mixture(jnp.array([1.5]), jnp.zeros(2), jnp.array([-1.0, 1.0]))).scales.round(4).tolist()
-        [0.001, 1.0]
+        >>> clipped = clip(Mixture(jnp.array([1.5]), jnp.zeros(2), jnp.array([-1.0, 1.0])))
+        >>> print(f"{clipped.old_weights[0]:.3f} {clipped.scales[0]:.3f} {clipped.scales[1]:.3f}")
+        0.999 0.001 1.000
     """
     return params._replace(
         old_weights=jnp.clip(params.old_weights, 1e-3, 1 - 1e-3), scales=jnp.maximum(params.scales, 1e-3)
