@@ -153,8 +153,8 @@ def caption(experiment: ModuleType) -> str:
     return (experiment.__doc__ or "").strip().splitlines()[0]
 
 
-def check_config(config: Any) -> Any:
-    """The config, if every count is at least 1, every number finite, and every positive quantity positive."""
+def check_config(config: Any) -> None:
+    """Raise unless every count is at least 1, every number is finite, and every positive quantity is positive."""
     for field in dataclasses.fields(config):
         values = getattr(config, field.name)
         for value in values if isinstance(values, tuple) else (values,):
@@ -167,7 +167,6 @@ def check_config(config: Any) -> Any:
                 raise UserError(f"{field.name} must be at least {least}, got {value}")
             if value <= field.metadata.get("above", -math.inf):
                 raise UserError(f"{field.name} must be above {field.metadata['above']}, got {value}")
-    return config
 
 
 def check_normalised(name: str, probabilities: Sequence[float]) -> None:
@@ -273,7 +272,7 @@ def execute(name: str, config: Any, out: Path) -> dict[str, Any]:
     """Run one experiment and write its results, figure, record and the gallery. Returns the record."""
     experiment = load_experiment(name)
     start = time.perf_counter()
-    results = jax.tree.map(np.asarray, experiment.run(check_config(config)))
+    results = jax.tree.map(np.asarray, experiment.run(config))
     results_npz = pack(results)
     pictures, claims = draw(experiment, results)
     record = {

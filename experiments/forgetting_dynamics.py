@@ -174,7 +174,7 @@ def run(config: Config) -> Results:
         target=density(bi.target, bi.grid),
         bi_init=density(bi.init, bi.grid),
         **{
-            f"{name}_density": samples[name].density[: stop // every(name) + 1]
+            f"{name}_density": samples[name].density[: stop // every(settings[name][0]) + 1]
             for name, stop in zip(RUNS, stops[:, 0], strict=True)
         },
         stride=np.array(STRIDE),
@@ -240,10 +240,9 @@ def predict(setting, direction, learning_rate, slow_factor, beta, floor, num_ste
     return Run(path, *gain_and_drop(path, setting), density=jnp.zeros(0))
 
 
-def every(world):
+def every(setting):
     """Updates between the densities that are kept, as published."""
-    unimodal = world.startswith("uni") if isinstance(world, str) else world.init.means.size == 1
-    return 30 if unimodal else 10
+    return 30 if setting.init.means.size == 1 else 10
 
 
 def gain_and_drop(path, setting):
@@ -311,8 +310,8 @@ def exact_flows(config):
         )
 
     def raw(params):
-        weights = jax.nn.softmax(mixture(params).logits)
-        return two_mode.Mixture(weights[:1], mixture(params).means, jnp.exp(mixture(params).log_scales))
+        logits, means, log_scales = mixture(params)
+        return two_mode.Mixture(jax.nn.softmax(logits)[:1], means, jnp.exp(log_scales))
 
     # The published target is the reference tilted by the reward log target / ref (beta = 1): it keeps the old mode.
     log_ref = rz.mixture_policy(mixture(start), grid)

@@ -14,6 +14,32 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 
+def floating_array(name: str, value: ArrayLike) -> Float[Array, "..."]:
+    """`value` as an array, if its dtype is floating.
+
+    Args:
+        name: what the error should call it.
+        value: an array or number.
+
+    Returns:
+        The array.
+
+    Raises:
+        TypeError: not of a floating dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> floating_array("reward", jnp.array([True, False]))
+        Traceback (most recent call last):
+        ...
+        TypeError: reward must be a floating array, got bool of shape (2,)
+    """
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} must be a floating array, got {array.dtype} of shape {array.shape}")
+    return array
+
+
 def outcome_arrays(
     per_row: Mapping[str, ArrayLike] | None = None, **arrays: ArrayLike
 ) -> tuple[Float[Array, "..."], ...]:
@@ -40,11 +66,9 @@ def outcome_arrays(
         ...
         ValueError: log_q has 4 outcomes in shape (4,), but log_p has 3 in shape (3,): outcome axes must match exactly
     """
-    given = {name: jnp.asarray(value) for name, value in arrays.items()}
+    given = {name: floating_array(name, value) for name, value in arrays.items()}
     first, reference = next(iter(given.items()))
     for name, array in given.items():
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise TypeError(f"{name} must be a floating array, got {array.dtype} of shape {array.shape}")
         if array.ndim == 0 or array.shape[-1] == 0:
             raise ValueError(f"{name} needs a non-empty outcome axis, got shape {array.shape}")
         if array.shape[-1] != reference.shape[-1]:
@@ -112,12 +136,12 @@ def check_distribution(log_p: ArrayLike, name: str = "log_p", tolerance: float =
     values = np.asarray(log_p, dtype=np.float64)
     bad = np.isnan(values) | (values == np.inf)
     if bad.any():
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        where = _first(bad)
         raise ValueError(f"{name} must hold log-probabilities, but entry {where} is {values[where]}")
     totals = np.exp(values).sum(-1)
     off = np.abs(totals - 1) > tolerance
     if off.any():
-        row = tuple(int(i) for i in np.argwhere(off)[0])
+        row = _first(off)
         raise ValueError(
             f"{name} must hold normalised log-probabilities, but row {row} sums to {float(totals[row]):.6g}"
         )
@@ -149,12 +173,11 @@ def check_reward(reward: ArrayLike, name: str = "reward") -> Float[Array, "..."]
     values = np.asarray(reward, dtype=np.float64)
     bad = np.isnan(values) | (values == np.inf)
     if bad.any():
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        where = _first(bad)
         raise ValueError(f"{name} must be finite or -inf, but entry {where} is {values[where]}")
     forbidden = np.all(values == -np.inf, axis=-1)
     if forbidden.any():
-        row = tuple(int(i) for i in np.argwhere(forbidden)[0])
-        raise ValueError(f"{name} must allow some outcome, but row {row} is -inf throughout")
+        raise ValueError(f"{name} must allow some outcome, but row {_first(forbidden)} is -inf throughout")
     return reward
 
 
@@ -181,3 +204,8 @@ def check_positive(value: float | jax.Array, name: str) -> float | jax.Array:
         if not (math.isfinite(entry) and entry > 0):
             raise ValueError(f"{name} must be finite and above 0, got {entry}")
     return value
+
+
+def _first(culprits: np.ndarray | np.bool) -> tuple[int, ...]:
+    """Index of the first culprit; () where a single row is one number."""
+    return tuple(int(i) for i in np.argwhere(culprits)[0])

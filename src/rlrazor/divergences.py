@@ -20,7 +20,7 @@ from rlrazor._numerics import (
     safe_sqrt,
     shared_log_ratio,
 )
-from rlrazor.checks import nonnegative, outcome_arrays
+from rlrazor.checks import floating_array, nonnegative, outcome_arrays
 
 LogProbs = Float[Array, "*#batch outcomes"]
 PerRow = Float[Array, "*batch"]
@@ -374,11 +374,8 @@ def binary_kl(p: Number, q: Number) -> PerRow:
 
 def _probabilities(p: Number, q: Number) -> tuple[Float[Array, "*#batch"], Float[Array, "*#batch"]]:
     """Both as floating arrays of one rank; Python numbers take the other's dtype."""
-    given = {name: jnp.asarray(x) for name, x in (("p", p), ("q", q)) if not isinstance(x, int | float)}
-    for name, array in given.items():
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise TypeError(f"{name} must be a floating array or a Python number, got {array.dtype}")
-    dtype = next((array.dtype for array in given.values()), jnp.result_type(float))
+    given = [floating_array(name, x) for name, x in (("p", p), ("q", q)) if not isinstance(x, int | float)]
+    dtype = given[0].dtype if given else jnp.result_type(float)
     arrays = [jnp.asarray(x, dtype) if isinstance(x, int | float) else jnp.asarray(x) for x in (p, q)]
     rank = max(x.ndim for x in arrays)
     first, second = (jnp.expand_dims(x, range(rank - x.ndim)) for x in arrays)

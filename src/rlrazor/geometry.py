@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rlrazor._numerics import log_blend, log_normalise
-from rlrazor.checks import outcome_arrays
+from rlrazor.checks import floating_array, outcome_arrays
 from rlrazor.divergences import LogProbs, Number, PerRow, hellinger_distance, kl_divergence
 from rlrazor.tilting import Policy, tilt
 
@@ -172,9 +172,7 @@ def i_projection(log_ref: LogProbs, features: Features, moments: Float[Array, "*
         "Information Theory and Statistical Mechanics", 1957 (the die).
     """
     (log_ref,) = outcome_arrays(log_ref=log_ref)
-    features, moments = _features(features, log_ref), jnp.asarray(moments)
-    if not jnp.issubdtype(moments.dtype, jnp.floating):
-        raise TypeError(f"moments must be a floating array, got {moments.dtype} of shape {moments.shape}")
+    features, moments = _features(features, log_ref), floating_array("moments", moments)
     if moments.shape[-1:] != features.shape[-1:]:
         raise ValueError(f"moments must be [..., {features.shape[-1]} features], got shape {moments.shape}")
     batch = jnp.broadcast_shapes(log_ref.shape[:-1], features.shape[:-2], moments.shape[:-1])
@@ -246,9 +244,7 @@ def log_pool(a: Float[Array, "..."], log_p: LogProbs, b: Float[Array, "..."], lo
 
 def _features(features: Features, log_p: Float[Array, "..."]) -> Features:
     """The features, if they are floating and have one row an outcome."""
-    features = jnp.asarray(features)
-    if not jnp.issubdtype(features.dtype, jnp.floating):
-        raise TypeError(f"features must be a floating array, got {features.dtype} of shape {features.shape}")
+    features = floating_array("features", features)
     if features.ndim < 2 or features.shape[-2] != log_p.shape[-1]:
         raise ValueError(f"features must be [..., {log_p.shape[-1]} outcomes, features], got shape {features.shape}")
     return features
