@@ -13,6 +13,7 @@ FLOORS = [
     {"geometry"},
     {"policies", "objectives"},
     {"flows", "training"},
+    {"forgetting"},
     {"tasks", "plotting"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -25,6 +25,12 @@ def expectation(log_p: Elementwise, x: Elementwise) -> Elementwise:
     return mass_times(log_p, x).sum(-1)
 
 
+def times_log(a: Elementwise, log_p: Elementwise) -> Elementwise:
+    """The product a log p, with 0 log 0 = 0."""
+    impossible = log_p == -jnp.inf
+    return jnp.where(impossible, jnp.where(a == 0, 0.0, -jnp.inf), a * jnp.where(impossible, 0.0, log_p))
+
+
 def bregman(p: Elementwise, q: Elementwise, x: Elementwise) -> Elementwise:
     """The non-negative gap p (e^x - 1 - x) between the exponential and its tangent, with q = p e^x given.
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 
 def floating_array(name: str, value: ArrayLike) -> Float[Array, "..."]:
@@ -37,6 +37,32 @@ def floating_array(name: str, value: ArrayLike) -> Float[Array, "..."]:
     array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must be a floating array, got {array.dtype} of shape {array.shape}")
+    return array
+
+
+def boolean_array(name: str, value: ArrayLike) -> Bool[Array, "..."]:
+    """`value` as an array, if it is boolean.
+
+    Args:
+        name: what the error should call it.
+        value: an array or truth value.
+
+    Returns:
+        The array.
+
+    Raises:
+        TypeError: not boolean.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> boolean_array("accept", jnp.array([1, 0], jnp.int8))
+        Traceback (most recent call last):
+        ...
+        TypeError: accept must be a boolean array, got int8 of shape (2,)
+    """
+    array = jnp.asarray(value)
+    if array.dtype != jnp.bool_:
+        raise TypeError(f"{name} must be a boolean array, got {array.dtype} of shape {array.shape}")
     return array
 
 
@@ -66,24 +92,30 @@ def outcome_arrays(
         ...
         ValueError: log_q has 4 outcomes in shape (4,), but log_p has 3 in shape (3,): outcome axes must match exactly
     """
-    given = {name: floating_array(name, value) for name, value in arrays.items()}
-    first, reference = next(iter(given.items()))
-    for name, array in given.items():
-        if array.ndim == 0 or array.shape[-1] == 0:
-            raise ValueError(f"{name} needs a non-empty outcome axis, got shape {array.shape}")
-        if array.shape[-1] != reference.shape[-1]:
-            raise ValueError(
-                f"{name} has {array.shape[-1]} outcomes in shape {array.shape}, but {first} has "
-                f"{reference.shape[-1]} in shape {reference.shape}: outcome axes must match exactly"
-            )
-    rows = {name: jnp.asarray(value, reference.dtype)[..., None] for name, value in (per_row or {}).items()}
-    batches = {name: array.shape[:-1] for name, array in (given | rows).items()}
-    try:
-        rank = len(jnp.broadcast_shapes(*batches.values())) + 1
-    except ValueError:
-        listed = ", ".join(f"{name} {shape}" for name, shape in batches.items())
-        raise ValueError(f"batch axes do not broadcast: {listed}") from None
-    return tuple(jnp.expand_dims(x, range(rank - x.ndim)) for x in (given | rows).values())
+    return _aligned("outcome", per_row or {}, arrays)
+
+
+def sample_arrays(**arrays: ArrayLike) -> tuple[Float[Array, "..."], ...]:
+    """The named arguments as floating arrays of one rank whose last axis is the samples of one prompt.
+
+    Args:
+        **arrays: log-probabilities, rewards or advantages of samples, each `[..., samples]`.
+
+    Returns:
+        The arrays, `[..., samples]`, in the order given.
+
+    Raises:
+        TypeError: an array is not of a floating dtype.
+        ValueError: an array has no sample axis, sample counts differ, or batch axes do not broadcast.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> sample_arrays(log_prob=jnp.zeros(3), reward=jnp.zeros(4))
+        Traceback (most recent call last):
+        ...
+        ValueError: reward has 4 samples in shape (4,), but log_prob has 3 in shape (3,): sample axes must match exactly
+    """
+    return _aligned("sample", {}, arrays)
 
 
 def nonnegative(name: str, value: Any) -> Any:
@@ -204,6 +236,30 @@ def check_positive(value: float | jax.Array, name: str) -> float | jax.Array:
         if not (math.isfinite(entry) and entry > 0):
             raise ValueError(f"{name} must be finite and above 0, got {entry}")
     return value
+
+
+def _aligned(
+    axis: str, per_row: Mapping[str, ArrayLike], arrays: Mapping[str, ArrayLike]
+) -> tuple[Float[Array, "..."], ...]:
+    """The arrays, which share their last axis, then the numbers with a last axis of one, all of one rank."""
+    given = {name: floating_array(name, value) for name, value in arrays.items()}
+    first, reference = next(iter(given.items()))
+    for name, array in given.items():
+        if array.ndim == 0 or array.shape[-1] == 0:
+            raise ValueError(f"{name} needs a non-empty {axis} axis, got shape {array.shape}")
+        if array.shape[-1] != reference.shape[-1]:
+            raise ValueError(
+                f"{name} has {array.shape[-1]} {axis}s in shape {array.shape}, but {first} has "
+                f"{reference.shape[-1]} in shape {reference.shape}: {axis} axes must match exactly"
+            )
+    rows = {name: jnp.asarray(value, reference.dtype)[..., None] for name, value in per_row.items()}
+    batches = {name: array.shape[:-1] for name, array in (given | rows).items()}
+    try:
+        rank = len(jnp.broadcast_shapes(*batches.values())) + 1
+    except ValueError:
+        listed = ", ".join(f"{name} {shape}" for name, shape in batches.items())
+        raise ValueError(f"batch axes do not broadcast: {listed}") from None
+    return tuple(jnp.expand_dims(x, range(rank - x.ndim)) for x in (given | rows).values())
 
 
 def _first(culprits: np.ndarray | np.bool) -> tuple[int, ...]:

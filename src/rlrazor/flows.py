@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
-from rlrazor._numerics import expm1_ratio, log1p_ratio, log_blend, log_mix
-from rlrazor.checks import nonnegative, outcome_arrays
+from rlrazor._numerics import expm1_ratio, log1p_ratio, log_blend, log_mix, log_normalise
+from rlrazor.checks import boolean_array, floating_array, nonnegative, outcome_arrays
 from rlrazor.divergences import LogProbs, Number
 from rlrazor.geometry import log_pool
 from rlrazor.policies import softmax_policy
@@ -114,6 +114,47 @@ def reward_flow(log_init: LogProbs, reward: Rewards, time: Number) -> Policy:
     """
     log_init, reward, t = outcome_arrays({"time": nonnegative("time", time)}, log_init=log_init, reward=reward)
     return _tilt_since_start(log_init, reward, t)
+
+
+def success_gradient_path(log_init: LogProbs, accept: Bool[Array, "*#batch outcomes"], progress: Number) -> Policy:
+    """The curve of plain softmax policy gradient on the success rate J = pi(S): pi ∝ init / (1 - a init) inside S.
+
+    Outside S it is init / (1 + b init): the flow d logits / dt = ∇J shifts exp(-logit) by the same amount for all
+    successes, and by another for all failures. It also keeps the sum of the logits,
+    Σ_S log(1 - a init) + Σ_not-S log(1 + b init) = 0, which gives b for every a. While `reward_flow`, its natural
+    counterpart, keeps the ratios of the successes, here the likeliest of them gains on the others all the time, and
+    the curve ends at the likeliest alone (at all of them where several are equally likely).
+
+    Args:
+        log_init: initial policy, `[..., outcomes]`.
+        accept: the success set S, boolean, `[..., outcomes]`.
+        progress: position a max_S init in [0, 1], a number or `[...]`; 0 is the start, 1 the end, and J increases.
+
+    Returns:
+        Normalised log-probabilities, `[..., outcomes]`; the initial policy throughout if it always or never succeeds.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `progress`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_init, accept = jnp.log(jnp.array([0.4, 0.2, 0.4])), jnp.array([True, True, False])
+        >>> path = success_gradient_path(log_init, accept, jnp.array([0.0, 0.9, 1.0]))
+        >>> print(*(f"{p:.3f}" for p in jnp.exp(path).ravel()))
+        0.400 0.200 0.400 0.912 0.083 0.005 1.000 0.000 0.000
+
+    References:
+        Mei et al., "On the Global Convergence Rates of Softmax Policy Gradient Methods", arXiv:2005.06392 (the flow);
+        the closed form is derived here from its conserved quantities.
+    """
+    log_init = floating_array("log_init", log_init)
+    accept = boolean_array("accept", accept).astype(log_init.dtype)
+    log_init, success, progress = outcome_arrays(
+        {"progress": nonnegative("progress", progress)}, log_init=log_init, accept=accept
+    )
+    solve = jnp.vectorize(_success_gradient_path, signature="(k),(k),()->(k)")
+    path: Policy = solve(log_init, success, progress[..., 0])
+    return path
 
 
 def regularized_reward_flow(
@@ -221,6 +262,42 @@ def _fading(decay: Float[Array, "*#batch 1"]) -> Float[Array, "*#batch 1"]:
 def _tilt_since_start(log_init: LogProbs, reward: Rewards, strength: Float[Array, "*#batch 1"]) -> Policy:
     """The tilt init exp(strength reward) / Z; at strength 0 the initial policy, whatever the reward forbids."""
     return exponential_tilt(log_init, jnp.where((strength == 0) & (reward == -jnp.inf), 0.0, reward), strength)
+
+
+@jax.jit
+def _success_gradient_path(
+    log_init: Float[Array, " outcomes"], success: Float[Array, " outcomes"], progress: Float[Array, ""]
+) -> Float[Array, " outcomes"]:
+    """One path at one position; x = log b solves the convex equation Σ softplus(x + log init) = what a has gained."""
+    import optimistix
+
+    init, inside = jnp.exp(log_init), success > 0
+    failures = ~inside & (init > 0)
+    num_failures = failures.sum().astype(init.dtype)
+    top = jnp.max(jnp.where(inside, init, 0.0))
+    still = (top == 0) | (num_failures == 0) | (progress == 0)
+    ended = progress >= 1
+    share = jnp.where(inside & ~still, init / jnp.where(top > 0, top, 1.0), 0.0)
+    left = 1 - jnp.where(ended | still, 0.5, progress) * share
+    gained = jnp.where(still, 1.0, -jnp.log(left).sum())
+
+    def excess(x: Float[Array, ""], gained: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.where(failures, jax.nn.softplus(x + jnp.where(failures, log_init, 0.0)), 0.0).sum() - gained
+
+    above = gained - jnp.where(failures, log_init, 0.0).sum()  # excess >= 0 here, so Newton's steps all go down
+    tolerance = 8 * float(jnp.finfo(init.dtype).eps)
+    x = optimistix.root_find(
+        excess,
+        optimistix.Newton(rtol=tolerance, atol=tolerance),
+        above / jnp.where(num_failures > 0, num_failures, 1.0),
+        args=gained,
+        max_steps=512,
+        throw=False,
+    ).value
+    shrunk = jnp.where(failures, jax.nn.softplus(x + jnp.where(failures, log_init, 0.0)), 0.0)
+    moved = log_normalise(log_init - jnp.where(inside, jnp.log(left), shrunk))
+    end = log_normalise(jnp.where(share == 1, 0.0, -jnp.inf))
+    return jnp.where(still, log_init, jnp.where(ended, end, moved))
 
 
 class Trajectory(NamedTuple):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rlrazor._numerics import log_blend, log_normalise
+from rlrazor._numerics import log_blend, log_normalise, times_log
 from rlrazor.checks import floating_array, outcome_arrays
 from rlrazor.divergences import LogProbs, Number, PerRow, hellinger_distance, kl_divergence
 from rlrazor.tilting import Policy, tilt
@@ -239,7 +239,7 @@ def log_pool(a: Float[Array, "..."], log_p: LogProbs, b: Float[Array, "..."], lo
         >>> print(*(f"{p:.4f}" for p in jnp.exp(log_pool(jnp.array([0.0]), log_p, jnp.array([1.0]), log_q))))
         0.9000 0.1000
     """
-    return log_normalise(_times_log(a, log_p) + _times_log(b, log_q))
+    return log_normalise(times_log(a, log_p) + times_log(b, log_q))
 
 
 def _features(features: Features, log_p: Float[Array, "..."]) -> Features:
@@ -248,12 +248,6 @@ def _features(features: Features, log_p: Float[Array, "..."]) -> Features:
     if features.ndim < 2 or features.shape[-2] != log_p.shape[-1]:
         raise ValueError(f"features must be [..., {log_p.shape[-1]} outcomes, features], got shape {features.shape}")
     return features
-
-
-def _times_log(a: Float[Array, "..."], log_p: Float[Array, "..."]) -> Float[Array, "..."]:
-    """A log p, with 0 log 0 = 0."""
-    impossible = log_p == -jnp.inf
-    return jnp.where(impossible, jnp.where(a == 0, 0.0, -jnp.inf), a * jnp.where(impossible, 0.0, log_p))
 
 
 @jax.jit

@@ -1,4 +1,4 @@
-"""Parameters to log-policy: the softmax table and the Gaussian mixture on a grid."""
+"""Parameters to log-policy: the softmax table, its linear form with shared features, the Gaussian mixture."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlrazor.checks import outcome_arrays
+from rlrazor.checks import floating_array, outcome_arrays
 
 
 def softmax_policy(logits: Float[Array, "*batch outcomes"]) -> Float[Array, "*batch outcomes"]:
@@ -28,6 +28,38 @@ def softmax_policy(logits: Float[Array, "*batch outcomes"]) -> Float[Array, "*ba
     """
     (logits,) = outcome_arrays(logits=logits)
     return jax.nn.log_softmax(logits)
+
+
+def linear_softmax_policy(
+    weights: Float[Array, "features outcomes"], features: Float[Array, "*prompts features"]
+) -> Float[Array, "*prompts outcomes"]:
+    """The linear softmax: log pi(y | x) = weights_y · features(x) - log Z(x).
+
+    A gradient step at prompt x moves the logits at another prompt x' in proportion to features(x) · features(x'): with
+    orthogonal features it is a softmax table for every prompt, with shared ones prompts learn from and forget through
+    each other.
+
+    Args:
+        weights: one column an outcome, `[features, outcomes]`.
+        features: of each prompt, `[..., features]`.
+
+    Returns:
+        Normalised log-probabilities, `[..., outcomes]`.
+
+    Raises:
+        TypeError: an array is not of a floating dtype.
+        ValueError: feature counts differ.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_policy = linear_softmax_policy(jnp.array([[1.0, 0.0]]), jnp.array([[0.0], [2.0]]))
+        >>> print(*(f"{p:.4f}" for p in jnp.exp(log_policy[:, 0])))
+        0.5000 0.8808
+    """
+    weights, features = floating_array("weights", weights), floating_array("features", features)
+    if weights.ndim != 2 or features.shape[-1:] != weights.shape[:1]:
+        raise ValueError(f"weights {weights.shape} must be [features, outcomes] for features {features.shape}")
+    return jax.nn.log_softmax(features @ weights)
 
 
 class GaussianMixture(NamedTuple):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rlrazor._numerics import bregman, expectation, log_normalise, log_sum
-from rlrazor.checks import nonnegative, outcome_arrays
+from rlrazor.checks import boolean_array, floating_array, nonnegative, outcome_arrays
 from rlrazor.divergences import LogProbs, Number, PerRow, kl_divergence
 
 Rewards = Float[Array, "*#batch outcomes"]
@@ -212,10 +212,9 @@ def condition(log_ref: LogProbs, accept: Bool[Array, "*#batch outcomes"]) -> Pol
     References:
         Shenfeld, Pari, Agrawal, "RL's Razor", arXiv:2509.04259, Lemma 5.1.
     """
-    (log_ref,), accept = outcome_arrays(log_ref=log_ref), jnp.asarray(accept)
-    if accept.dtype != jnp.bool_:
-        raise TypeError(f"accept must be a boolean array, got {accept.dtype} of shape {accept.shape}")
-    log_ref, success = outcome_arrays(log_ref=log_ref, accept=accept.astype(log_ref.dtype))
+    log_ref = floating_array("log_ref", log_ref)
+    accept = boolean_array("accept", accept).astype(log_ref.dtype)
+    log_ref, success = outcome_arrays(log_ref=log_ref, accept=accept)
     return log_normalise(jnp.where(success > 0, log_ref, -jnp.inf))
 
 
