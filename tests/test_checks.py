@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import rlrazor as rz
-from rlrazor.checks import nonnegative, outcome_arrays
+from rlrazor.checks import boolean_array, nonnegative, outcome_arrays, sample_arrays
 
 HALVES = jnp.log(jnp.array([0.5, 0.5]))
 NAN, INF = float("nan"), float("inf")
@@ -219,3 +219,54 @@ def test_check_positive_rejects_everything_else(value):
 def test_check_positive_looks_at_every_entry_of_an_array():
     with pytest.raises(ValueError, match=exactly("scale must be finite and above 0, got -2.0")):
         rz.check_positive(jnp.array([[1.0, 2.0], [3.0, -2.0]]), "scale")
+
+
+# sample_arrays
+
+
+def test_sample_arrays_pads_batch_axes_on_the_left_in_the_order_given():
+    log_prob, reward = sample_arrays(log_prob=jnp.zeros(3), reward=jnp.ones((4, 1, 3), jnp.float32))
+    assert (log_prob.shape, reward.shape) == ((1, 1, 3), (4, 1, 3))
+    assert (log_prob.dtype, reward.dtype) == (jnp.float64, jnp.float32)
+
+
+def test_sample_arrays_leaves_values_alone_and_accepts_numpy():
+    values = np.array([0.0, -INF, NAN])
+    (passed,) = sample_arrays(log_prob=values)
+    assert isinstance(passed, jax.Array)
+    np.testing.assert_array_equal(passed, values)
+
+
+def test_sample_arrays_speaks_of_samples():
+    with pytest.raises(ValueError, match=exactly("reward needs a non-empty sample axis, got shape (4, 0)")):
+        sample_arrays(reward=jnp.zeros((4, 0)))
+    text = "reward has 1 samples in shape (1,), but log_prob has 3 in shape (2, 3): sample axes must match exactly"
+    with pytest.raises(ValueError, match=exactly(text)):
+        sample_arrays(log_prob=jnp.zeros((2, 3)), reward=jnp.zeros(1))
+    with pytest.raises(ValueError, match=exactly("batch axes do not broadcast: log_prob (2,), reward (4,)")):
+        sample_arrays(log_prob=jnp.zeros((2, 3)), reward=jnp.zeros((4, 3)))
+
+
+def test_sample_arrays_rejects_integers_by_name():
+    with pytest.raises(TypeError, match=exactly("reward must be a floating array, got int64 of shape (3,)")):
+        sample_arrays(log_prob=jnp.zeros(3), reward=jnp.arange(3))
+
+
+# boolean_array
+
+
+@pytest.mark.parametrize("value", [True, np.bool(False), np.array([[True], [False]]), jnp.zeros(3, bool)])
+def test_boolean_array_passes_truth_values_of_any_shape(value):
+    passed = boolean_array("accept", value)
+    assert isinstance(passed, jax.Array)
+    assert passed.dtype == jnp.bool_
+    np.testing.assert_array_equal(passed, value)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.float32])
+def test_boolean_array_rejects_zeros_and_ones(dtype):
+    text = f"accept must be a boolean array, got {jnp.dtype(dtype)} of shape (2,)"
+    with pytest.raises(TypeError, match=exactly(text)):
+        boolean_array("accept", jnp.array([0, 1], dtype))
+    with pytest.raises(TypeError, match=re.escape(text)):
+        jax.jit(lambda x: boolean_array("accept", x))(jnp.array([0, 1], dtype))

@@ -1,5 +1,7 @@
 """Parameters to log-policy: against scipy's densities, moments on a grid, and a numerical m-projection."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -137,3 +139,64 @@ def test_integer_logits_and_grids_are_rejected_by_name(as_installed):
         rz.softmax_policy(jnp.arange(3))
     with pytest.raises(TypeError, match=r"grid must be a floating array"):
         rz.mixture_policy(MIXTURE, jnp.arange(3))
+
+
+def test_linear_softmax_policy_is_the_exponential_of_weighted_features_over_its_sum():
+    rng = np.random.default_rng(0)
+    weights, features = rng.normal(size=(3, 4)), rng.normal(size=(2, 5, 3))
+    measured = np.exp(rz.linear_softmax_policy(jnp.asarray(weights), jnp.asarray(features)))
+    assert measured.shape == (2, 5, 4)
+    for i, j in np.ndindex(2, 5):
+        scores = [np.exp(sum(features[i, j, k] * weights[k, y] for k in range(3))) for y in range(4)]
+        np.testing.assert_allclose(measured[i, j], scores / np.sum(scores), rtol=1e-12)
+
+
+def test_linear_softmax_policy_of_one_prompt_has_no_prompt_axis():
+    measured = rz.linear_softmax_policy(jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([0.0, 1.0]))
+    np.testing.assert_allclose(measured, rz.softmax_policy(jnp.array([0.0, 2.0])), rtol=1e-14)
+
+
+def moves_of_other_prompts(features, rate):
+    """What a gradient step for outcome 0 at the first prompt changes in every log-policy, over `rate`."""
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=(features.shape[1], 4)))
+    gradient = jax.grad(lambda w: rz.linear_softmax_policy(w, features)[0, 0])(weights)
+    before, after = (rz.linear_softmax_policy(w, features) for w in (weights, weights + rate * gradient))
+    return np.asarray(after - before) / rate, np.exp(before)
+
+
+def test_orthogonal_features_make_every_prompt_a_softmax_table_of_its_own():
+    moves, _ = moves_of_other_prompts(jnp.array([[1.0, 1.0, 0.0], [1.0, -1.0, 0.0], [0.0, 0.0, 3.0]]), 0.5)
+    assert np.abs(moves[0]).min() > 0.01
+    np.testing.assert_allclose(moves[1:], 0, atol=1e-14)
+
+
+def test_shared_features_move_other_prompts_by_their_inner_product_at_first_order():
+    """The step adds rate x features(x0) (e_0 - pi(x0)) to the weights: logits at x move by their inner product."""
+    features = np.random.default_rng(2).normal(size=(5, 3))
+    moves, policy = moves_of_other_prompts(jnp.asarray(features), 1e-6)
+    pull = np.eye(4)[0] - policy[0]
+    for x in range(5):
+        overlap = sum(features[0, k] * features[x, k] for k in range(3))
+        np.testing.assert_allclose(moves[x], overlap * (pull - policy[x] @ pull), atol=1e-4)
+        assert np.abs(moves[x]).max() > 1e-2
+
+
+def test_linear_softmax_policy_keeps_float32_and_runs_under_jit():
+    weights, features = jnp.ones((2, 3), jnp.float32), jnp.ones((4, 2), jnp.float32)
+    measured = jax.jit(rz.linear_softmax_policy)(weights, features)
+    assert measured.dtype == jnp.float32
+    np.testing.assert_allclose(measured, -np.log(3), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("weights", "features"), [((2, 3), (3,)), ((2, 3), (4, 3)), ((2,), (2,)), ((2, 3), ())])
+def test_features_that_do_not_fit_the_weights_are_an_error_that_shows_both_shapes(weights, features, as_installed):
+    text = re.escape(f"weights {weights} must be [features, outcomes] for features {features}")
+    with pytest.raises(ValueError, match=text):
+        rz.linear_softmax_policy(jnp.zeros(weights), jnp.zeros(features))
+
+
+def test_integer_weights_and_features_are_rejected_by_name(as_installed):
+    with pytest.raises(TypeError, match="weights must be a floating array, got int64"):
+        rz.linear_softmax_policy(jnp.ones((2, 3), int), jnp.ones(2))
+    with pytest.raises(TypeError, match="features must be a floating array, got int64"):
+        rz.linear_softmax_policy(jnp.ones((2, 3)), jnp.ones(2, int))

@@ -28,7 +28,9 @@ def expectation(log_p: Elementwise, x: Elementwise) -> Elementwise:
 def times_log(a: Elementwise, log_p: Elementwise) -> Elementwise:
     """The product a log p, with 0 log 0 = 0."""
     impossible = log_p == -jnp.inf
-    return jnp.where(impossible, jnp.where(a == 0, 0.0, -jnp.inf), a * jnp.where(impossible, 0.0, log_p))
+    return jnp.where(
+        impossible, jnp.where(a == 0, 0.0, jnp.where(a > 0, -jnp.inf, jnp.inf)), a * jnp.where(impossible, 0.0, log_p)
+    )
 
 
 def bregman(p: Elementwise, q: Elementwise, x: Elementwise) -> Elementwise:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
-from rlrazor._numerics import expm1_ratio, log1p_ratio, log_blend, log_mix, log_normalise
+from rlrazor._numerics import expectation, expm1_ratio, log1p_ratio, log_blend, log_mix, log_normalise
 from rlrazor.checks import boolean_array, floating_array, nonnegative, outcome_arrays
 from rlrazor.divergences import LogProbs, Number
 from rlrazor.geometry import log_pool
@@ -271,33 +271,35 @@ def _success_gradient_path(
     """One path at one position; x = log b solves the convex equation Σ softplus(x + log init) = what a has gained."""
     import optimistix
 
-    init, inside = jnp.exp(log_init), success > 0
-    failures = ~inside & (init > 0)
-    num_failures = failures.sum().astype(init.dtype)
-    top = jnp.max(jnp.where(inside, init, 0.0))
-    still = (top == 0) | (num_failures == 0) | (progress == 0)
-    ended = progress >= 1
-    share = jnp.where(inside & ~still, init / jnp.where(top > 0, top, 1.0), 0.0)
-    left = 1 - jnp.where(ended | still, 0.5, progress) * share
-    gained = jnp.where(still, 1.0, -jnp.log(left).sum())
+    inside, possible = success > 0, log_init > -jnp.inf
+    correct, wrong = inside & possible, ~inside & possible
+    num_wrong = wrong.sum().astype(log_init.dtype)
+    top = jnp.max(jnp.where(correct, log_init, -jnp.inf))
+    moves = jnp.any(correct) & jnp.any(wrong)
+    between = moves & (progress > 0) & (progress < 1)
+    share = jnp.where(correct, jnp.exp(jnp.where(correct, log_init - jnp.where(correct, top, 0.0), 0.0)), 0.0)
+    log_wrong = jnp.where(wrong, log_init, 0.0)
+    grown = -jnp.log1p(-jnp.where(between, progress, 0.5) * share)
+    gained = jnp.where(moves, grown.sum(), 1.0)
 
-    def excess(x: Float[Array, ""], gained: Float[Array, ""]) -> Float[Array, ""]:
-        return jnp.where(failures, jax.nn.softplus(x + jnp.where(failures, log_init, 0.0)), 0.0).sum() - gained
+    def shrunk(x: Float[Array, ""]) -> Float[Array, " outcomes"]:
+        return jnp.where(wrong, jax.nn.softplus(x + log_wrong), 0.0)
 
-    above = gained - jnp.where(failures, log_init, 0.0).sum()  # excess >= 0 here, so Newton's steps all go down
-    tolerance = 8 * float(jnp.finfo(init.dtype).eps)
+    above = (gained - log_wrong.sum()) / jnp.where(num_wrong > 0, num_wrong, 1.0)  # from here Newton only goes down
+    tolerance = 8 * float(jnp.finfo(log_init.dtype).eps)
     x = optimistix.root_find(
-        excess,
+        lambda x, gained: shrunk(x).sum() - gained,
         optimistix.Newton(rtol=tolerance, atol=tolerance),
-        above / jnp.where(num_failures > 0, num_failures, 1.0),
+        above,
         args=gained,
         max_steps=512,
         throw=False,
     ).value
-    shrunk = jnp.where(failures, jax.nn.softplus(x + jnp.where(failures, log_init, 0.0)), 0.0)
-    moved = log_normalise(log_init - jnp.where(inside, jnp.log(left), shrunk))
-    end = log_normalise(jnp.where(share == 1, 0.0, -jnp.inf))
-    return jnp.where(still, log_init, jnp.where(ended, end, moved))
+    path = log_normalise(log_init + grown - shrunk(x))
+    end = log_normalise(jnp.where(share == 1, jnp.zeros_like(log_init), -jnp.inf))
+    slope = share - share.sum() * jnp.exp(log_normalise(jnp.where(wrong, log_init, -jnp.inf)))  # at progress 0
+    start = jnp.where(possible, log_init + progress * (slope - expectation(log_init, slope)), -jnp.inf)
+    return jnp.where(between, path, jnp.where(moves, jnp.where(progress >= 1, end, start), log_init))
 
 
 class Trajectory(NamedTuple):

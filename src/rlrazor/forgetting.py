@@ -97,7 +97,7 @@ def quadratic_r2(x: Points, y: Points) -> Scalar:
         R², a scalar in [0, 1]; NaN where y is constant, since there is nothing to explain.
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.sample_arrays`.
+        TypeError, ValueError: see `rlrazor.checks.sample_arrays`; x or y is not a vector.
 
     Example:
         >>> import jax.numpy as jnp
@@ -108,7 +108,7 @@ def quadratic_r2(x: Points, y: Points) -> Scalar:
     References:
         Shenfeld, Pari, Agrawal, "RL's Razor", arXiv:2509.04259, table 1.
     """
-    x, y = sample_arrays(x=x, y=y)
+    x, y = _points(x=x, y=y)
     scale = jnp.ptp(x)
     x = (x - x.mean()) / jnp.where(scale > 0, scale, 1.0)
     powers = jnp.stack([jnp.ones_like(x), x, x**2], axis=-1)
@@ -128,7 +128,7 @@ def isotonic_r2(x: Points, y: Points) -> Scalar:
         R², a scalar in [0, 1]; NaN where y is constant, since there is nothing to explain.
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.sample_arrays`.
+        TypeError, ValueError: see `rlrazor.checks.sample_arrays`; x or y is not a vector.
 
     Example:
         >>> import jax.numpy as jnp
@@ -139,7 +139,7 @@ def isotonic_r2(x: Points, y: Points) -> Scalar:
     References:
         Robertson, Wright, Dykstra, "Order Restricted Statistical Inference", 1988, theorem 1.4.4.
     """
-    x, y = sample_arrays(x=x, y=y)
+    x, y = _points(x=x, y=y)
     y = y[jnp.lexsort((-y, x))]  # equal x in falling order of y, which the fit then pools: one value for one x
     sums = jnp.concatenate([jnp.zeros_like(y[:1]), jnp.cumsum(y - y.mean())])
     first, last = jnp.arange(y.size)[:, None], jnp.arange(y.size)[None]
@@ -159,7 +159,7 @@ def rank_correlation(x: Points, y: Points) -> Scalar:
         Correlation, a scalar in [-1, 1]; NaN where x or y is constant.
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.sample_arrays`.
+        TypeError, ValueError: see `rlrazor.checks.sample_arrays`; x or y is not a vector.
 
     Example:
         >>> import jax.numpy as jnp
@@ -169,8 +169,8 @@ def rank_correlation(x: Points, y: Points) -> Scalar:
     References:
         Spearman, "The Proof and Measurement of Association between Two Things", 1904.
     """
-    ranks = (jax.scipy.stats.rankdata(values) for values in sample_arrays(x=x, y=y))
-    a, b = (rank - rank.mean() for rank in ranks)
+    ranks = (jax.scipy.stats.rankdata(values).astype(values.dtype) for values in _points(x=x, y=y))
+    a, b = (jnp.where(jnp.ptp(rank) > 0, rank - rank.mean(), 0.0) for rank in ranks)
     correlation: Scalar = (a @ b) / jnp.sqrt((a @ a) * (b @ b))
     return correlation
 
@@ -210,6 +210,7 @@ def bootstrap(
     References:
         Efron, Tibshirani, "An Introduction to the Bootstrap", 1993.
     """
+    samples = tuple(map(jnp.asarray, samples))
     units = {array.shape[:1] for array in samples}
     if len(units) != 1 or () in units:
         raise ValueError(f"samples must share their leading axis, got shapes {[array.shape for array in samples]}")
@@ -232,6 +233,15 @@ def _over_prompts(kl: Float[Array, "..."]) -> PerRow:
     return kl.mean(-1)
 
 
+def _points(**arrays: Points) -> tuple[Points, ...]:
+    """The arrays, if they are vectors of one length."""
+    points = sample_arrays(**arrays)
+    if points[0].ndim != 1:
+        raise ValueError(f"points must be vectors, got shapes {[array.shape for array in arrays.values()]}")
+    return points
+
+
 def _r2(y: Points, fit: Points) -> Scalar:
     """The share of the variance of y that the fit explains."""
-    return 1 - jnp.square(y - fit).sum() / jnp.square(y - y.mean()).sum()
+    total = jnp.where(jnp.ptp(y) > 0, jnp.square(y - y.mean()).sum(), jnp.nan)
+    return 1 - jnp.square(y - fit).sum() / total

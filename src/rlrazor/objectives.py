@@ -151,7 +151,10 @@ def grpo_coefficient(success: Number, group_size: int) -> PerRow:
     success = jnp.asarray(success, float) if isinstance(success, int | float) else floating_array("success", success)
     m = jnp.arange(group_size - 1, dtype=success.dtype)
     gain = (group_size - 1) / jnp.sqrt((m + 1) * (group_size - 1 - m))
-    return _binomial_mean(_safe_log(success), _safe_log(1 - success), gain)
+    rate = jnp.minimum(success, 1 - success)  # c_G is symmetric, and linear at its ends
+    inside = jnp.where(rate > 0, rate, 0.5)
+    at_end = gain[0] + rate * (group_size - 2) * (gain[min(1, group_size - 2)] - gain[0])
+    return jnp.where(rate > 0, _binomial_mean(jnp.log(inside), jnp.log1p(-inside), gain), at_end)
 
 
 def grpo_objective(log_policy: LogProbs, accept: Bool[Array, "*#batch outcomes"], group_size: int) -> PerRow:
@@ -248,7 +251,8 @@ def ppo_clip_objective(log_policy: LogProbs, log_old: LogProbs, advantage: Rewar
     log_policy, log_old, advantage, clip = outcome_arrays(
         {"clip": nonnegative("clip", clip)}, log_policy=log_policy, log_old=log_old, advantage=advantage
     )
-    return expectation(log_old, _clipped(log_policy, log_old, advantage, clip))
+    log_old = jax.lax.stop_gradient(log_old)
+    return _clipped(log_policy, log_old, advantage, clip).sum(-1)
 
 
 def expected_simpo_loss(
@@ -286,6 +290,7 @@ def expected_simpo_loss(
         log_rejected=log_rejected,
     )
     pairs = _simpo(log_policy[..., :, None], log_policy[..., None, :], beta[..., None], margin[..., None])
+    pairs = jnp.where(log_chosen[..., :, None] > -jnp.inf, pairs, 0.0)
     return expectation(log_chosen, mass_times(log_rejected[..., None, :], pairs).sum(-1))
 
 
@@ -340,7 +345,7 @@ def rloo_advantage(reward: Samples) -> Advantages:
     """
     (reward,) = sample_arrays(reward=reward)
     group_size = _at_least_two("samples of reward", reward.shape[-1])
-    return (reward - reward.mean(-1, keepdims=True)) * (group_size / (group_size - 1))
+    return _centred(reward) * (group_size / (group_size - 1))
 
 
 def dr_grpo_advantage(reward: Samples) -> Advantages:
@@ -365,7 +370,7 @@ def dr_grpo_advantage(reward: Samples) -> Advantages:
     """
     (reward,) = sample_arrays(reward=reward)
     _at_least_two("samples of reward", reward.shape[-1])
-    return reward - reward.mean(-1, keepdims=True)
+    return _centred(reward)
 
 
 def grpo_advantage(reward: Samples) -> Advantages:
@@ -389,9 +394,10 @@ def grpo_advantage(reward: Samples) -> Advantages:
         Shao et al., "DeepSeekMath", arXiv:2402.03300, section 4.1.
     """
     centred = dr_grpo_advantage(reward)
-    mixed = jnp.ptp(reward, axis=-1, keepdims=True) > 0  # rounding may leave equal rewards a deviation
-    deviation = jnp.sqrt(jnp.where(mixed, jnp.square(centred).mean(-1, keepdims=True), 1.0))
-    return jnp.where(mixed, centred / deviation, 0.0)
+    span = jnp.ptp(centred, axis=-1, keepdims=True)
+    unit = centred / jnp.where(span > 0, span, 1.0)
+    deviation = jnp.sqrt(jnp.square(unit).mean(-1, keepdims=True))
+    return unit / jnp.where(span > 0, deviation, 1.0)
 
 
 def ppo_clip_loss(log_prob: Samples, log_prob_old: Samples, advantage: Samples, clip: float) -> PerRow:
@@ -419,7 +425,11 @@ def ppo_clip_loss(log_prob: Samples, log_prob_old: Samples, advantage: Samples, 
         Schulman et al., "Proximal Policy Optimization Algorithms", arXiv:1707.06347, eq. 7.
     """
     log_prob, log_prob_old, advantage = sample_arrays(log_prob=log_prob, log_prob_old=log_prob_old, advantage=advantage)
-    return -_clipped(log_prob, log_prob_old, advantage, jnp.asarray(nonnegative("clip", clip), log_prob.dtype)).mean(-1)
+    width = jnp.asarray(nonnegative("clip", clip), log_prob.dtype)
+    sampled = log_prob_old > -jnp.inf
+    log_old = jax.lax.stop_gradient(jnp.where(sampled, log_prob_old, 0.0))
+    log_ratio = jnp.where(sampled, log_prob, 0.0) - log_old
+    return -_clipped(log_ratio, jnp.where(sampled, 0.0, -jnp.inf).astype(log_prob.dtype), advantage, width).mean(-1)
 
 
 def simpo_loss(log_prob_chosen: Samples, log_prob_rejected: Samples, beta: float, margin: float) -> PerRow:
@@ -486,11 +496,6 @@ def _at_least_two(name: str, count: int) -> int:
     return count
 
 
-def _safe_log(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Log x, -inf with derivative 0 at 0."""
-    return jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1.0)), -jnp.inf)
-
-
 def _binomial_mean(
     log_success: Float[Array, "*batch"], log_failure: Float[Array, "*batch"], values: Float[Array, " counts"]
 ) -> Float[Array, "*batch"]:
@@ -511,11 +516,16 @@ def _clipped(
     advantage: Float[Array, "..."],
     clip: Float[Array, "..."],
 ) -> Float[Array, "..."]:
-    """The terms min(ρ A, clip(ρ, 1 - ε, 1 + ε) A), 0 where the old policy never goes."""
-    sampled = log_old > -jnp.inf
-    ratio = jnp.exp(jnp.where(sampled, log_policy, 0.0) - jax.lax.stop_gradient(jnp.where(sampled, log_old, 0.0)))
-    advantage = jnp.where(sampled, jax.lax.stop_gradient(advantage), 0.0)
-    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
+    """The terms old min(ρ A, clip(ρ, 1 - ε, 1 + ε) A), with the clipping done on logs, where no ratio overflows."""
+    low, high = log_old + jnp.log(jnp.maximum(1 - clip, 0.0)), log_old + jnp.log1p(clip)
+    counted = jnp.where(advantage < 0, jnp.maximum(log_policy, low), jnp.minimum(log_policy, high))
+    return mass_times(jnp.where(log_old > -jnp.inf, counted, -jnp.inf), jax.lax.stop_gradient(advantage))
+
+
+def _centred(reward: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The reward minus its mean over the last axis: exactly 0 where all are equal."""
+    from_first = reward - reward[..., :1]
+    return from_first - from_first.mean(-1, keepdims=True)
 
 
 def _simpo(
