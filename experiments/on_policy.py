@@ -12,7 +12,7 @@ teacher into sequences of two tokens: the learning rate decides the drift at equ
 matters. And even on-policy samples drift: refitting to N own correct samples is neutral Wright-Fisher evolution, whose
 heterozygosity shrinks by 1 - 1/N a round.
 
-About 40 seconds on two cores.
+About 45 seconds on two cores.
 """
 
 from dataclasses import dataclass
@@ -470,7 +470,8 @@ def claims(results: Results) -> list[Claim]:
         ),
         Claim(
             id="samples-follow",
-            statement="Sampled training follows the exact flow: largest mean difference of the drifts, over the methods.",
+            statement="Sampled training follows the exact flow: mean difference of the drifts, for the method where it "
+            "is largest.",
             source="exact expected gradients",
             expected=at_most(0.06),
             measured=np.abs(misses).max(),
@@ -479,8 +480,8 @@ def claims(results: Results) -> list[Claim]:
         ),
         Claim(
             id="rate-decides",
-            statement="Distilling an unrelated teacher, the learning rate decides the drift at equal accuracy: its share "
-            "of the variance of log drift.",
+            statement="When an unrelated teacher is distilled, the learning rate decides the drift at equal accuracy: "
+            "its share of the variance of log drift.",
             source="Piskorz et al., arXiv:2609.35259",
             expected=at_least(0.5),
             measured=rate,
@@ -526,8 +527,8 @@ def claims(results: Results) -> list[Claim]:
         ),
         Claim(
             id="neutral",
-            statement="That drift is neutral: mean share of the likeliest answer after the last round, minus the base's, "
-            "in standard errors.",
+            statement="That drift is neutral: mean share of the likeliest answer after the last round, minus its share "
+            "in the base, in standard errors.",
             source="Wright-Fisher evolution without selection",
             expected=at_most(4),
             measured=(np.abs(share - results.base_share) / share_error).max(),
@@ -581,7 +582,7 @@ def draw_axes(ax: plt.Axes, results: Results) -> None:
                 fontsize=6.5,
             )
     ax.set_xticks([0, 1], ["on-policy", "off-policy"])
-    ax.set(xlim=(-0.75, 1.6), ylabel=f"forward drift at {results.accuracy:g}", title="one axis explains it")
+    ax.set(xlim=(-1.2, 1.6), ylabel=f"forward drift at {results.accuracy:g}", title="one axis explains it")
     ax.legend(loc="upper left")
 
 
@@ -595,7 +596,7 @@ def draw_teacher(ax: plt.Axes, results: Results) -> None:
         ax.errorbar(
             results.distances, drift.mean(1), spread if column >= 2 else None, color=color, label=method, **style
         )
-    ax.set(xlabel="distance of the teacher from the base", ylabel=f"forward drift at {results.accuracy:g}")
+    ax.set(xlabel="distance of the teacher", ylabel=f"forward drift at {results.accuracy:g}")
     ax.set_title("the teacher decides")
     ax.legend(loc="upper left")
 

@@ -54,7 +54,7 @@ def refused(capsys, *args):
 
 
 def test_there_are_experiments():
-    assert NAMES == ["forgetting_dynamics", "mode_covering", "simplex"]
+    assert NAMES == ["forgetting_dynamics", "forgetting_law", "mode_covering", "on_policy", "razor", "simplex"]
 
 
 @pytest.mark.parametrize("name", NAMES)

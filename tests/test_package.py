@@ -46,8 +46,28 @@ CORE = [
     "sft_loss",
     "expected_reward",
     "regularized_reward",
+    "success_gradient_path",
+    "linear_softmax_policy",
+    "reinforce_loss",
+    "rloo_advantage",
+    "grpo_advantage",
+    "grpo_objective",
+    "grpo_coefficient",
+    "dr_grpo_advantage",
+    "dr_grpo_objective",
+    "ppo_clip_loss",
+    "ppo_clip_objective",
+    "simpo_loss",
+    "expected_simpo_loss",
+    "kl_penalty_loss",
+    "drift",
+    "reverse_drift",
+    "quadratic_r2",
+    "isotonic_r2",
+    "rank_correlation",
+    "bootstrap",
 ]
-RECORDS = ["Tilt", "Frontier", "Projection", "Trajectory", "GaussianMixture"]
+RECORDS = ["Tilt", "Frontier", "Projection", "Trajectory", "GaussianMixture", "Estimate"]
 HEAVY = ["flax", "matplotlib", "diffrax", "optimistix", "equinox", "optax", "scipy"]
 
 IMPORT = f"""
