@@ -73,14 +73,17 @@ class Config:
     """Of the random keys."""
 
     def __post_init__(self) -> None:
-        """The comparison needs no overlap and full overlap; every horizon holds its checkpoints."""
+        """What is compared is there: no and full overlap, few and all prompts, and every checkpoint of a horizon."""
         if self.overlaps[0] != 0 or self.overlaps[-1] != 1:
             raise UserError(f"overlaps must start at 0 and end at 1, got {self.overlaps}")
         for name, horizons in (("horizon", (self.horizon,)), ("horizons", self.horizons)):
             if any(horizon % self.num_checkpoints for horizon in horizons):
                 raise UserError(f"{name} must be divisible by num_checkpoints {self.num_checkpoints}, got {horizons}")
-        if max(self.coverages) > self.num_prompts:
-            raise UserError(f"coverages must be at most num_prompts {self.num_prompts}, got {max(self.coverages)}")
+        if not (self.coverages[0] < self.num_features and self.coverages[-1] == self.num_prompts):
+            raise UserError(
+                f"coverages must start below num_features {self.num_features} and end at num_prompts "
+                f"{self.num_prompts}, got {self.coverages}"
+            )
 
     @classmethod
     def quick(cls) -> "Config":
@@ -461,7 +464,8 @@ def draw_predictors(ax: plt.Axes, results: Results) -> None:
         for column, color in enumerate(colors):
             value, low, high = results.fits[row, column]
             place = column + 0.2 * (row - 1)
-            ax.errorbar(place, value, [[value - low], [high - value]], fmt=marker, color=color, markersize=3.5)
+            ax.plot(place, value, marker, color=color, markersize=3.5)
+            ax.plot([place, place], [low, high], color=color)
         label = "rank correlation" if kind == "rank" else f"{kind} $R^2$"
         ax.plot([], [], marker, color="black", markersize=3.5, label=label)
     ax.set_xticks(range(len(PREDICTORS)), PREDICTORS)

@@ -532,6 +532,11 @@ def draw_frontier(ax: plt.Axes, results: Results, base: int, direction: int) -> 
             success, drift = results.on_frontier_success[row, points], results.on_frontier_drift[row, direction, points]
             ax.plot(success, drift, marker, color=COLORS["oracle"], markersize=3, zorder=5, label=name)
     success_axis(ax, results.base_success)
+    if (base, direction) == (0, 1):
+        end = results.limit_drift[1]
+        label = "oracle = rejection sampling\n" + rf"= one EM step: {end:.4f}"
+        star = ax.plot(ax.get_xlim()[1], end, "*", color=COLORS["oracle"], markersize=8, clip_on=False, label=label)
+        ax.legend(handles=star, loc="upper left")
     ax.set_ylim(0, 2.6 if direction == 0 else 1.8)
     ax.set_ylabel(("forward drift KL$(\\pi_0\\Vert\\pi)$", "reverse drift KL$(\\pi\\Vert\\pi_0)$")[direction])
     ax.set_title(f"{BASES[base]} base")
@@ -589,6 +594,7 @@ def draw_m_steps(ax: plt.Axes, results: Results) -> None:
         floor = kl(results.base_success, results.accuracy), kl(results.accuracy, results.base_success)
         ax.axhline(floor[direction], color=COLORS["target"], linestyle="--", linewidth=0.8)
     ax.set_xscale("log")
+    ax.set_xlim(results.m_time[0] / 2, results.m_time[-1] * 2)
     top = results.matched_drift[0, 0, 0]
     ax.annotate("policy gradient", (results.m_time[-1], top), ha="right", va="bottom", fontsize=6.5)
     ax.annotate("exact EM, frontier", (results.m_time[0], 0.29), ha="left", va="bottom", fontsize=6.5)

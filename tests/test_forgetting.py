@@ -436,3 +436,9 @@ def test_samples_must_share_their_units(shapes, as_installed):
 def test_a_level_outside_the_unit_interval_is_refused(level, as_installed):
     with pytest.raises(ValueError, match=rf"level must lie in \(0, 1\), got {level}"):
         rz.bootstrap(jnp.mean, KEY, jnp.zeros(3), level=level)
+
+
+@pytest.mark.parametrize("statistic", [rz.quadratic_r2, rz.isotonic_r2, rz.rank_correlation])
+def test_a_law_is_fitted_to_vectors(statistic, as_installed):
+    with pytest.raises(ValueError, match=r"vectors.*\(2, 3\)"):
+        statistic(jnp.zeros((2, 3)), jnp.zeros((2, 3)))
