@@ -242,8 +242,8 @@ def sampled_methods(config: Config, key: jax.Array) -> dict[str, jax.Array]:
     def loss(logits: jax.Array, world: World, key: jax.Array, method: int) -> jax.Array:
         log_policy = rz.softmax_policy(logits)
         uniform = jax.random.uniform(key, (2, config.num_prompts, config.group_size))
-        own, right = invert(uniform[0], log_policy), invert(uniform[0], world.chosen)
-        wrong = invert(uniform[1], world.rejected)
+        own, right = rz.inverse_cdf(log_policy, uniform[0]), rz.inverse_cdf(world.chosen, uniform[0])
+        wrong = rz.inverse_cdf(world.rejected, uniform[1])
         own_prob, right_prob, wrong_prob = (jnp.take_along_axis(log_policy, y, axis=1) for y in (own, right, wrong))
         reward = jnp.array(ACCEPT)[own].astype(float)
         return (
@@ -267,12 +267,6 @@ def sampled_methods(config: Config, key: jax.Array) -> dict[str, jax.Array]:
     drift = rz.drift(worlds.base[:, None, None], log_policy)
     crossing = jax.vmap(jax.vmap(partial(first_crossing, accuracy=config.accuracy)))
     return {"sampled_drift": crossing(success_rates(log_policy).mean(-1), drift)}
-
-
-def invert(uniform: jax.Array, log_probs: jax.Array) -> jax.Array:
-    """Outcomes of `log_probs [prompts, outcomes]` at the given quantiles `[prompts, samples]`."""
-    edges = jnp.cumsum(jnp.exp(jax.lax.stop_gradient(log_probs)), axis=-1)[:, None, :-1]
-    return (uniform[..., None] >= edges).sum(-1)
 
 
 def first_crossing(success: jax.Array, drift: jax.Array, accuracy: float) -> jax.Array:
@@ -318,7 +312,7 @@ def distillation_grid(config: Config, key: jax.Array) -> jax.Array:
             for s, t in zip(student, teacher, strict=True)
         )
         uniform = jax.random.uniform(key, (prompts, config.group_size))
-        prefixes = invert(uniform, jnp.where(own, student[0], teacher[0]))
+        prefixes = rz.inverse_cdf(jnp.where(own, student[0], teacher[0]), uniform)
         return (first + jnp.take_along_axis(second, prefixes, axis=1).mean(-1)).mean()
 
     def drift_of(rate: jax.Array, forward: jax.Array, own: jax.Array, key: jax.Array) -> jax.Array:

@@ -200,3 +200,26 @@ def test_integer_weights_and_features_are_rejected_by_name(as_installed):
         rz.linear_softmax_policy(jnp.ones((2, 3), int), jnp.ones(2))
     with pytest.raises(TypeError, match="features must be a floating array, got int64"):
         rz.linear_softmax_policy(jnp.ones((2, 3)), jnp.ones(2, int))
+
+
+def test_inverse_cdf_is_a_search_in_the_cumulative_probabilities():
+    rng = np.random.default_rng(3)
+    policy, quantiles = rng.dirichlet(np.ones(6), size=4), rng.uniform(size=(4, 50))
+    got = rz.inverse_cdf(jnp.log(policy), jnp.asarray(quantiles))
+    for row, q, answers in zip(policy, quantiles, got, strict=True):
+        assert answers.tolist() == np.searchsorted(np.cumsum(row)[:-1], q, side="right").tolist()
+
+
+def test_inverse_cdf_of_uniform_quantiles_samples_the_policy():
+    policy = np.array([0.5, 0.0, 0.2, 0.3])
+    with np.errstate(divide="ignore"):
+        log_policy = jnp.asarray(np.log(policy))
+    samples = np.asarray(rz.inverse_cdf(log_policy, jax.random.uniform(jax.random.key(0), (40_000,))))
+    counts = np.bincount(samples, minlength=4)
+    assert counts[1] == 0
+    assert np.all(np.abs(counts / 40_000 - policy) <= 4 * np.sqrt(policy * (1 - policy) / 40_000))
+
+
+def test_inverse_cdf_never_leaves_the_outcomes_where_rounding_loses_mass():
+    log_policy = jax.nn.log_softmax(jnp.zeros(10, jnp.float32))
+    assert rz.inverse_cdf(log_policy, jnp.array([np.float32(1) - np.finfo(np.float32).eps])).tolist() == [9]

@@ -57,6 +57,7 @@ from rlrazor.objectives import rloo_advantage as rloo_advantage
 from rlrazor.objectives import sft_loss as sft_loss
 from rlrazor.objectives import simpo_loss as simpo_loss
 from rlrazor.policies import GaussianMixture as GaussianMixture
+from rlrazor.policies import inverse_cdf as inverse_cdf
 from rlrazor.policies import linear_softmax_policy as linear_softmax_policy
 from rlrazor.policies import mixture_policy as mixture_policy
 from rlrazor.policies import softmax_policy as softmax_policy

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from rlrazor.checks import floating_array, outcome_arrays
 
@@ -60,6 +60,34 @@ def linear_softmax_policy(
     if weights.ndim != 2 or features.shape[-1:] != weights.shape[:1]:
         raise ValueError(f"weights {weights.shape} must be [features, outcomes] for features {features.shape}")
     return jax.nn.log_softmax(features @ weights)
+
+
+def inverse_cdf(
+    log_policy: Float[Array, "*batch outcomes"], quantiles: Float[Array, "*batch samples"]
+) -> Int[Array, "*batch samples"]:
+    """The outcomes at the given quantiles: a sample of the policy where these are uniform.
+
+    Cheaper than Gumbel noise for many samples of few outcomes, and common quantiles couple the samples of several
+    policies.
+
+    Args:
+        log_policy: normalised log-probabilities, `[..., outcomes]`.
+        quantiles: in [0, 1), `[..., samples]`.
+
+    Returns:
+        Outcomes, `[..., samples]`; they have no derivative.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> inverse_cdf(jnp.log(jnp.array([0.2, 0.5, 0.3])), jnp.array([0.1, 0.3, 0.9])).tolist()
+        [0, 1, 2]
+    """
+    (log_policy,), quantiles = outcome_arrays(log_policy=log_policy), floating_array("quantiles", quantiles)
+    edges = jnp.cumsum(jnp.exp(jax.lax.stop_gradient(log_policy)), axis=-1)[..., None, :-1]
+    return (quantiles[..., None] >= edges).sum(-1)
 
 
 class GaussianMixture(NamedTuple):
