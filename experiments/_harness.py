@@ -158,7 +158,7 @@ def check_config(config: Any) -> None:
     for field in dataclasses.fields(config):
         values = getattr(config, field.name)
         for value in values if isinstance(values, tuple) else (values,):
-            if isinstance(value, bool):
+            if isinstance(value, bool | str):
                 continue
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{field.name} must be finite, got {value}")

@@ -54,7 +54,15 @@ def refused(capsys, *args):
 
 
 def test_there_are_experiments():
-    assert NAMES == ["forgetting_dynamics", "forgetting_law", "mode_covering", "on_policy", "razor", "simplex"]
+    assert NAMES == [
+        "forgetting_dynamics",
+        "forgetting_law",
+        "mode_covering",
+        "on_policy",
+        "parity_mnist",
+        "razor",
+        "simplex",
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -258,3 +266,16 @@ def test_stale_record_is_named(tmp_path):
     (tmp_path / "simplex.json").write_text(json.dumps(record))
     with pytest.raises(harness.UserError, match=r"simplex\.json is stale: its config differs in beta"):
         harness.readme_table(tmp_path)
+
+
+def test_missing_image_files_are_named(tmp_path, capsys):
+    line = refused(capsys, "parity_mnist", "--data-dir", tmp_path, "--out", tmp_path / "out")
+    assert str(tmp_path) in line
+    assert "mnist" in line
+
+
+def test_the_published_grid_of_parity_mnist_is_that_of_the_paper():
+    config = harness.load_experiment("parity_mnist").Config.published("data")
+    assert len(config.rates) * len(config.cosine) * len(config.epochs) == 60
+    assert (min(config.rates), max(config.rates)) == pytest.approx((3e-6, 1e-3))
+    assert config.data_dir == "data"

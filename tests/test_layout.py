@@ -13,7 +13,7 @@ FLOORS = [
     {"geometry"},
     {"policies", "objectives"},
     {"flows", "training"},
-    {"forgetting"},
+    {"forgetting", "sweeps"},
     {"tasks", "plotting"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

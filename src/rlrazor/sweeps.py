@@ -1,0 +1,242 @@
+"""Many trainings at once: one program for all of them, cut in chunks for the devices, the processes and the disk."""
+
+import base64
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Leaves: TypeAlias = list[Any]
+
+
+def sweep(
+    train: Callable[[Any], Any],
+    settings: Any,
+    *,
+    directory: str | os.PathLike[str] | None = None,
+    chunk_size: int = 64,
+    batch_size: int = 1,
+    show_progress: bool = False,
+) -> Any:
+    """The results r_i = train(s_i) for every setting s_i, i = 1 ... runs.
+
+    The runs are cut in equal chunks. A chunk is shared out over the local devices, and each maps `train` over its
+    share. There is one compilation, for every number in a setting is traced. After `jax.distributed.initialize` the
+    chunks are dealt out: chunk c belongs to process c mod processes. Every process must be given the same settings, and
+    gets all the results. The numbers depend neither on the devices nor on the processes.
+
+    With a directory, a finished chunk is never run again. It is written whole or not at all: a killed sweep loses no
+    more than the chunks in flight, and resumed it returns the bits of an unbroken one. A directory belongs to one
+    `train`: a chunk knows its settings and the shapes of its results, but not the function between them.
+
+    Args:
+        train: setting -> results, a pytree of arrays; pure.
+        settings: a pytree of arrays, each leaf `[runs, ...]`; PRNG keys are welcome.
+        directory: where the chunks are kept, seen by every process; None keeps nothing.
+        chunk_size: the most runs in a chunk, though no fewer than `batch_size` a device.
+        batch_size: runs that one device batches. One by one, the parameters of small trainings stay in the cache of a
+            CPU; a GPU wants hundreds at a time.
+        show_progress: whether to draw a bar with trainings per second and the time left.
+
+    Returns:
+        The results, a pytree of NumPy arrays, each leaf `[runs, ...]`.
+
+    Raises:
+        ImportError: a directory or a bar is asked for without the extra `experiments`.
+        OSError: the directory cannot be made or written to.
+        TypeError: `train` returns PRNG keys.
+        ValueError: settings without leaves, without runs or with different numbers of runs, or not the same in every
+            process; a size below 1; a chunk in the directory that is damaged or belongs to other settings.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from rlrazor.training import train
+        >>> def last(setting):
+        ...     optimizer = optax.sgd(setting["rate"])
+        ...     return train(lambda x, key: x, jnp.array(1.0), optimizer, setting["key"], num_steps=2)[-1]
+        >>> sweep(last, {"rate": jnp.array([0.0, 0.5, 1.0]), "key": jax.random.split(jax.random.key(0), 3)}).tolist()
+        [1.0, 0.25, 0.0]
+    """
+    settings = jax.tree.map(lambda leaf: leaf if _is_key(leaf) else np.asarray(leaf), settings)
+    runs = _num_runs(settings)
+    for name, number in (("chunk_size", chunk_size), ("batch_size", batch_size)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+
+    devices, here, processes = jax.local_devices(), jax.process_index(), jax.process_count()
+    if processes > 1:  # all are here at once and connect, which they could not do half a minute apart
+        given = multihost_utils.process_allgather(np.frombuffer(_fingerprint(settings), np.uint8))
+        if np.any(given != given[0]):
+            raise ValueError("settings must be the same in every process, got different ones")
+    at_once = len(devices) * batch_size
+    size = -(-runs // -(-runs // max(chunk_size, at_once)))
+    chunks = [range(start, min(start + size, runs)) for start in range(0, runs, size)]
+    padded = np.arange(-(-size // at_once) * at_once)
+    shares = NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec("devices"))
+
+    def trainings(share: Any) -> Any:
+        return jax.lax.map(train, share, batch_size=None if batch_size == 1 else batch_size)
+
+    specs: dict[str, Any] = {"mesh": shares.mesh, "in_specs": shares.spec, "out_specs": shares.spec}
+    # The check of varying axes would reject a scan in `train` that starts at a constant.
+    chunk_of_trainings = jax.jit(jax.shard_map(trainings, **specs, check_vma=False))
+
+    def inputs(chunk: range) -> Any:  # of one shape for every chunk: the last setting is repeated
+        rows = np.minimum(chunk.start + padded, chunk.stop - 1)
+        return jax.device_put(jax.tree.map(lambda leaf: leaf[rows], settings), shares)
+
+    def run(chunk: range) -> Leaves:
+        return [leaf[: len(chunk)] for leaf in jax.tree.leaves(jax.device_get(chunk_of_trainings(inputs(chunk))))]
+
+    shapes, structure = jax.tree.flatten(jax.eval_shape(chunk_of_trainings, inputs(chunks[0])))
+    if any(map(_is_key, shapes)):
+        raise TypeError("train must return numbers, got PRNG keys: return their jax.random.key_data")
+    disk = None if directory is None else _Disk(Path(directory).absolute(), settings, shapes)
+
+    done: dict[int, Leaves] = {}
+    mine = range(here, len(chunks), processes)
+    with _progress(sum(len(chunks[c]) for c in mine), show_progress and here == 0) as advance:
+        for c in mine:
+            known = disk is not None and disk.path(c).exists()
+            done[c] = disk.load(c, chunks[c]) if disk and known else run(chunks[c])
+            if disk and not known:
+                disk.save(c, chunks[c], done[c])
+            advance(len(chunks[c]), known)
+    if processes > 1 and disk:
+        multihost_utils.sync_global_devices("rlrazor.sweeps: all chunks are on the disk")
+        done |= {c: disk.load(c, chunk) for c, chunk in enumerate(chunks) if c not in done}
+    elif processes > 1:
+        done = _gathered(done, chunks, shapes)
+    columns = zip(*(done[c] for c in range(len(chunks))), strict=True)
+    return jax.tree.unflatten(structure, [np.concatenate(column) for column in columns])
+
+
+class _Disk:
+    """The finished chunks in a directory, one orbax checkpoint each."""
+
+    def __init__(self, directory: Path, settings: Any, shapes: Leaves):
+        try:
+            import orbax.checkpoint as ocp  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise ImportError("a sweep with a directory needs orbax: pip install 'rlrazor[experiments]'") from error
+        here = jax.process_index()
+        # Each process saves its own chunks and waits for nobody, which orbax can do with JSON but not with arrays.
+        alone = ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here})
+        handler = ocp.JsonCheckpointHandler(multiprocessing_options=alone)
+        self.checkpointer = ocp.Checkpointer(handler, multiprocessing_options=alone)
+        self.directory, self.settings, self.shapes = directory, settings, shapes
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if not os.access(directory, os.W_OK):
+                raise PermissionError("it is read-only")
+        except OSError as error:
+            raise OSError(f"directory must be a folder that can be written to, got {directory}: {error}") from error
+
+    def path(self, c: int) -> Path:
+        return self.directory / f"chunk_{c:05d}"
+
+    def label(self, c: int, chunk: range) -> dict[str, Any]:
+        """What a chunk is recognised by: its place, its settings, and the shapes of its results."""
+        rows = jax.tree.map(lambda leaf: leaf[chunk.start : chunk.stop], self.settings)
+        shapes = [[str(leaf.dtype), *leaf.shape[1:]] for leaf in self.shapes]
+        return {"chunk": c, "runs": len(chunk), "results": shapes, "settings": _fingerprint(rows).hex()}
+
+    def save(self, c: int, chunk: range, leaves: Leaves) -> None:
+        """Write the chunk, whole or not at all."""
+        for rest in self.directory.glob(f"{self.path(c).name}.orbax-checkpoint-tmp*"):  # of a killed sweep
+            shutil.rmtree(rest)
+        data = [leaf.tobytes() for leaf in leaves]
+        record = {"sha256": _sha256(data), "data": [base64.b64encode(piece).decode() for piece in data]}
+        self.checkpointer.save(self.path(c), self.label(c, chunk) | record)
+
+    def load(self, c: int, chunk: range) -> Leaves:
+        """The results of the chunk, if they are what was saved, and belong to these settings."""
+        path, remedy = self.path(c), "delete it, or choose another directory"
+        try:
+            record = self.checkpointer.restore(path)
+            data = [base64.b64decode(piece, validate=True) for piece in record.pop("data")]
+            if record.pop("sha256") != _sha256(data):
+                raise ValueError("the results are not those of their sha256")
+        except Exception as error:
+            raise ValueError(f"the chunk {path} is damaged: {remedy}") from error
+        if record != self.label(c, chunk):
+            raise ValueError(f"the chunk {path} belongs to other settings, or another chunk_size: {remedy}")
+        return [
+            np.frombuffer(piece, leaf.dtype).reshape(len(chunk), *leaf.shape[1:])
+            for piece, leaf in zip(data, self.shapes, strict=True)
+        ]
+
+
+def _gathered(done: dict[int, Leaves], chunks: list[range], shapes: Leaves) -> dict[int, Leaves]:
+    """The chunks of all processes: chunk c is the one of process c mod processes in round c // processes."""
+    processes, size = jax.process_count(), len(chunks[0])
+    rounds = -(-len(chunks) // processes)
+    stacks = [np.zeros((rounds, size, *leaf.shape[1:]), leaf.dtype) for leaf in shapes]
+    for c, leaves in done.items():
+        for stack, leaf in zip(stacks, leaves, strict=True):
+            stack[c // processes, : len(leaf)] = leaf
+    stacks = multihost_utils.process_allgather(stacks)
+    return {
+        c: [stack[c % processes, c // processes, : len(chunk)] for stack in stacks] for c, chunk in enumerate(chunks)
+    }
+
+
+@contextmanager
+def _progress(runs: int, visible: bool) -> Iterator[Callable[[int, bool], None]]:
+    """A bar over the runs; what it yields moves it by a number of runs, loaded ones or trained ones."""
+    if not visible:
+        yield lambda count, loaded: None
+        return
+    try:
+        from rich import progress
+    except ImportError as error:
+        raise ImportError("show_progress=True needs rich: pip install 'rlrazor[experiments]'") from error
+    columns = ("{task.description}", progress.BarColumn(), progress.MofNCompleteColumn(), "{task.fields[rate]}")
+    with progress.Progress(*columns, progress.TimeRemainingColumn(), speed_estimate_period=3600, transient=True) as bar:
+        task, start, trained = bar.add_task("trainings", total=runs, rate=""), time.monotonic(), 0
+
+        def advance(count: int, loaded: bool) -> None:
+            nonlocal trained
+            trained += 0 if loaded else count
+            bar.update(task, advance=count, rate=f"{trained / (time.monotonic() - start):.3g}/s")
+
+        yield advance
+
+
+def _fingerprint(settings: Any) -> bytes:
+    """A hash of the names, the types and the values of all settings."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(settings):
+        sha.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape} ".encode())
+        sha.update(np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf).tobytes())
+    return sha.digest()
+
+
+def _sha256(data: list[bytes]) -> str:
+    return hashlib.sha256(b"".join(data)).hexdigest()
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _num_runs(settings: Any) -> int:
+    """The length of the leading axis that all leaves share."""
+    shapes = [leaf.shape for leaf in jax.tree.leaves(settings)]
+    leading = {shape[:1] for shape in shapes}
+    if len(leading) != 1 or () in leading:
+        raise ValueError(f"settings must have leaves [runs, ...] that share their leading axis, got shapes {shapes}")
+    ((runs,),) = leading
+    if runs == 0:
+        raise ValueError(f"settings must hold at least 1 run, got shapes {shapes}")
+    return int(runs)

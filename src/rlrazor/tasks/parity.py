@@ -1,0 +1,654 @@
+"""ParityMNIST: one network that knows Fashion-MNIST, and is then taught whether a digit is even or odd.
+
+Shenfeld, Pari, Agrawal, "RL's Razor", arXiv:2509.04259, section 3 and appendix B. The policy sees an image and a task
+indicator and gives one of ten answers. In the new task every digit of the right parity is correct, so there are many
+perfect policies, at different distances from the base; the old task is to classify garments. Everything is float32,
+whatever the default dtype.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from rlrazor._numerics import log_sum
+from rlrazor.divergences import jensen_shannon_divergence, kl_divergence, total_variation
+from rlrazor.forgetting import drift, reverse_drift
+from rlrazor.objectives import grpo_advantage, reinforce_loss, sft_loss
+from rlrazor.policies import inverse_cdf
+from rlrazor.tasks.images import Images
+from rlrazor.tilting import condition
+
+METHODS = (
+    "SFT 1",
+    "SFT 2",
+    "oracle SFT",
+    "GRPO",
+    "GRPO + KL",
+    "REINFORCE",
+    "SFT 1 + KL",
+    "SFT 1 + replay",
+    "distilled GRPO",
+)
+NUM_LABELS, NUM_PIXELS, WIDTHS = 10, 784, (512, 256)
+NEW_TASK, OLD_TASK = 1.0, -1.0  # the indicator
+BATCH_SIZE, GROUP_SIZE, PENALTY = 64, 8, 0.1
+_LABELS = np.arange(NUM_LABELS)
+
+Params: TypeAlias = PyTree[Float[Array, "..."]]
+Inputs: TypeAlias = Float[Array, "images inputs"]
+LogPolicy: TypeAlias = Float[Array, "images labels"]
+Scalar: TypeAlias = Float[Array, ""]
+
+
+class Task(NamedTuple):
+    """Inputs of one task and which answers to each are correct.
+
+    Attributes:
+        inputs: pixels in [0, 1], then the task indicator, float32 `[images, 785]`.
+        accept: boolean `[images, 10]`.
+    """
+
+    inputs: Inputs
+    accept: Bool[Array, "images labels"]
+
+
+class World(NamedTuple):
+    """The images of both tasks, for pretraining, fine-tuning and tests.
+
+    Attributes:
+        pretrain_new: digits of the joint pretraining.
+        pretrain_old: garments of the joint pretraining, and of replay.
+        train: digits of the fine-tuning.
+        test_new: held-out digits.
+        test_old: held-out garments.
+    """
+
+    pretrain_new: Task
+    pretrain_old: Task
+    train: Task
+    test_new: Task
+    test_old: Task
+
+
+class Base(NamedTuple):
+    """A pretrained network, and what the measures compare with.
+
+    Attributes:
+        params: of the network.
+        log_train: its policy on the digits of the fine-tuning, `[images, 10]`.
+        log_teacher: the policy that distillation learns from, there, `[images, 10]`.
+        fisher: diagonal of its Fisher information on held-out garments, shaped like `params`.
+    """
+
+    params: Params
+    log_train: LogPolicy
+    log_teacher: LogPolicy
+    fisher: Params
+
+
+class Measures(NamedTuple):
+    """A fine-tuned network against its base; all in nats or dimensionless, float32.
+
+    Attributes:
+        parity: share of held-out digits whose likeliest answer has the right parity.
+        success: mean probability of the right parity.
+        garments: share of held-out garments that are classified right.
+        forward: E KL(base || policy) on held-out digits.
+        reverse: E KL(policy || base) there.
+        excess: `reverse` above its frontier E kl(J, p0), with J and p0 the success rates at each digit.
+        total_variation: mean total variation there.
+        l2: mean Euclidean distance of the probabilities there.
+        jensen_shannon: mean Jensen-Shannon divergence there.
+        old_forward: as `forward`, on held-out garments.
+        old_reverse: as `reverse`, on held-out garments.
+        old_total_variation: as `total_variation`, on held-out garments.
+        old_l2: as `l2`, on held-out garments.
+        old_jensen_shannon: as `jensen_shannon`, on held-out garments.
+        weight_l1: mean absolute change of a weight.
+        weight_fisher: √Σ F Δ², with the base's Fisher information F on held-out garments.
+        weight_spectral: sum over the layers of the spectral norm of the weights' change.
+        activation_l1: mean absolute change of the last hidden layer on held-out digits.
+        activation_l2: mean Euclidean change there.
+        cknna: alignment of the last hidden layer with the base's there, 1 if it has not changed.
+    """
+
+    parity: Scalar
+    success: Scalar
+    garments: Scalar
+    forward: Scalar
+    reverse: Scalar
+    excess: Scalar
+    total_variation: Scalar
+    l2: Scalar
+    jensen_shannon: Scalar
+    old_forward: Scalar
+    old_reverse: Scalar
+    old_total_variation: Scalar
+    old_l2: Scalar
+    old_jensen_shannon: Scalar
+    weight_l1: Scalar
+    weight_fisher: Scalar
+    weight_spectral: Scalar
+    activation_l1: Scalar
+    activation_l2: Scalar
+    cknna: Scalar
+
+
+class Setting(NamedTuple):
+    """One fine-tuning; every field is a scalar array.
+
+    Attributes:
+        method: index into `METHODS`.
+        rate: peak learning rate of Adam.
+        cosine: whether the rate falls to zero along a cosine after its warmup, else it stays.
+        base: which of the bases to start from.
+        key: randomness.
+    """
+
+    method: Int[Array, "*runs"]
+    rate: Float[Array, "*runs"]
+    cosine: Bool[Array, "*runs"]
+    base: Int[Array, "*runs"]
+    key: Key[Array, "*runs"]
+
+
+class Network(nnx.Module):
+    """The published multilayer perceptron, 785-512-256-10 with ReLU."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        widths = (NUM_PIXELS + 1, *WIDTHS, NUM_LABELS)
+        layers = [nnx.Linear(a, b, rngs=rngs, dtype=jnp.float32) for a, b in pairwise(widths)]
+        self.layers = nnx.List(layers)
+
+    def __call__(self, inputs: Inputs) -> tuple[LogPolicy, Float[Array, "images hidden"]]:
+        """The log-policy and the last hidden layer."""
+        hidden = inputs
+        for layer in self.layers[:-1]:
+            hidden = jax.nn.relu(layer(hidden))
+        return jax.nn.log_softmax(self.layers[-1](hidden)), hidden
+
+
+@cache
+def _graph() -> Any:
+    return nnx.split(nnx.eval_shape(lambda: Network(nnx.Rngs(0))))[0]
+
+
+def init_network(key: Key[Array, ""]) -> Params:
+    """Random parameters of the network.
+
+    Args:
+        key: randomness.
+
+    Returns:
+        The parameters, 536,330 float32 numbers.
+
+    Example:
+        >>> import jax
+        >>> sum(leaf.size for leaf in jax.tree.leaves(init_network(jax.random.key(0))))
+        536330
+    """
+    return nnx.split(Network(nnx.Rngs(key)))[1]
+
+
+def apply_network(params: Params, inputs: Inputs) -> tuple[LogPolicy, Float[Array, "images hidden"]]:
+    """The policy of a network.
+
+    Args:
+        params: of the network.
+        inputs: `[images, 785]`.
+
+    Returns:
+        Normalised log-probabilities `[images, 10]`, and the last hidden layer `[images, 256]`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> params = init_network(jax.random.key(0))
+        >>> [x.shape for x in apply_network(params, jnp.zeros((3, 785), jnp.float32))]
+        [(3, 10), (3, 256)]
+    """
+    log_policy, hidden = nnx.merge(_graph(), params)(inputs)
+    return log_policy, hidden
+
+
+def parity_task(digits: Images) -> Task:
+    """The new task: every digit of the image's parity is correct.
+
+    Args:
+        digits: MNIST.
+
+    Returns:
+        The `Task`.
+
+    Example:
+        >>> import numpy as np
+        >>> task = parity_task(Images(np.zeros((1, 784), np.uint8), np.array([3], np.int32)))
+        >>> task.accept[0].astype(int).tolist()
+        [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]
+    """
+    return _task(digits, NEW_TASK, _LABELS[None] % 2 == digits.labels[:, None] % 2)
+
+
+def garment_task(garments: Images) -> Task:
+    """The old task: only the label is correct.
+
+    Args:
+        garments: Fashion-MNIST.
+
+    Returns:
+        The `Task`.
+
+    Example:
+        >>> import numpy as np
+        >>> task = garment_task(Images(np.zeros((1, 784), np.uint8), np.array([3], np.int32)))
+        >>> task.accept[0].astype(int).tolist(), float(task.inputs[0, -1])
+        ([0, 0, 0, 1, 0, 0, 0, 0, 0, 0], -1.0)
+    """
+    return _task(garments, OLD_TASK, _LABELS[None] == garments.labels[:, None])
+
+
+def _task(images: Images, indicator: float, accept: Bool[np.ndarray, "images labels"]) -> Task:
+    pixels = images.images.astype(np.float32) / np.float32(255)
+    column = np.full((len(pixels), 1), indicator, np.float32)
+    return Task(jnp.asarray(np.concatenate([pixels, column], axis=1)), jnp.asarray(accept))
+
+
+def split_world(
+    digits: tuple[Images, Images],
+    garments: tuple[Images, Images],
+    *,
+    num_pretrain: int = 500,
+    num_test: int | None = None,
+) -> World:
+    """The published split: pretraining on the first images of both tasks, fine-tuning on the other digits.
+
+    Args:
+        digits: MNIST, train and test.
+        garments: Fashion-MNIST, train and test.
+        num_pretrain: images of each task in the pretraining.
+        num_test: held-out images of each task; all of them unless given.
+
+    Returns:
+        The `World`.
+
+    Raises:
+        ValueError: there are too few images.
+
+    Example:
+        >>> from rlrazor.tasks.images import load_fashion, load_mnist
+        >>> world = split_world(load_mnist(), load_fashion(), num_test=100)
+        >>> len(world.pretrain_new.inputs), len(world.train.inputs), len(world.test_old.inputs)
+        (500, 2500, 100)
+    """
+    for name, images in (("digits", digits[0]), ("garments", garments[0])):
+        if len(images.labels) <= num_pretrain:
+            raise ValueError(f"{name} has {len(images.labels)} training images, num_pretrain needs over {num_pretrain}")
+
+    def part(images: Images, start: int | None, stop: int | None) -> Images:
+        return Images(images.images[start:stop], images.labels[start:stop])
+
+    return World(
+        pretrain_new=parity_task(part(digits[0], None, num_pretrain)),
+        pretrain_old=garment_task(part(garments[0], None, num_pretrain)),
+        train=parity_task(part(digits[0], num_pretrain, None)),
+        test_new=parity_task(part(digits[1], None, num_test)),
+        test_old=garment_task(part(garments[1], None, num_test)),
+    )
+
+
+def pretrain(world: World, skew: Scalar, key: Key[Array, ""], *, num_steps: int, rate: float = 1e-3) -> Params:
+    """Joint pretraining on both tasks, by Adam on soft labels.
+
+    The parity labels spread over the correct digits, from the smallest on, in proportion to exp(-skew · rank): uniform
+    at skew 0, as published.
+
+    Args:
+        world: the images.
+        skew: of the parity labels, >= 0, a scalar.
+        key: randomness.
+        num_steps: updates.
+        rate: learning rate.
+
+    Returns:
+        Parameters of the base.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from rlrazor.tasks.images import load_fashion, load_mnist
+        >>> world = split_world(load_mnist(), load_fashion(), num_test=100)
+        >>> params = pretrain(world, jnp.zeros(()), jax.random.key(0), num_steps=1)
+        >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+        536330
+    """
+    inputs = jnp.concatenate([world.pretrain_new.inputs, world.pretrain_old.inputs])
+    preference = jax.nn.log_softmax(-skew.astype(jnp.float32) * jnp.asarray(_LABELS // 2).astype(jnp.float32))
+    accept = jnp.concatenate([world.pretrain_new.accept, world.pretrain_old.accept])
+    target = condition(preference[None], accept)
+    start, *keys = jax.random.split(key, 2)
+
+    def loss(params: Params, rows: Int[Array, " batch"], _: Any) -> Scalar:
+        return sft_loss(apply_network(params, inputs[rows])[0], target[rows]).mean()
+
+    state = _start(init_network(start), optax.adam(rate))
+    (params, _), _ = jax.lax.scan(_update(loss, optax.adam(rate)), state, _batches(keys[0], len(inputs), num_steps))
+    return params
+
+
+def make_base(world: World, params: Params, log_teacher: LogPolicy | None = None) -> Base:
+    """What fine-tuning and its measures need to know of a pretrained network.
+
+    Args:
+        world: the images.
+        params: of the pretrained network.
+        log_teacher: policy to distil on the digits of the fine-tuning, `[images, 10]`; the base itself unless given.
+
+    Returns:
+        The `Base`.
+
+    Example:
+        >>> import jax
+        >>> from rlrazor.tasks.images import load_fashion, load_mnist
+        >>> world = split_world(load_mnist(), load_fashion(), num_test=100)
+        >>> make_base(world, init_network(jax.random.key(0))).log_train.shape
+        (2500, 10)
+    """
+    log_train = apply_network(params, world.train.inputs)[0]
+    sample = world.test_old.inputs[:256]
+
+    def add(total: Params, image: Array) -> tuple[Params, None]:
+        log_policy = apply_network(params, image[None])[0][0]
+        scores = jax.jacrev(lambda p: apply_network(p, image[None])[0][0])(params)
+        share = jnp.exp(log_policy) / len(sample)
+        return jax.tree.map(lambda t, s: t + jnp.tensordot(share, s**2, axes=1), total, scores), None
+
+    fisher, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), sample)
+    return Base(params, log_train, log_train if log_teacher is None else log_teacher, fisher)
+
+
+def fine_tune(
+    world: World, bases: Base, setting: Setting, *, num_steps: int, num_checkpoints: int
+) -> tuple[Measures, LogPolicy]:
+    """One fine-tuning on the new task, by Adam, with its measures on the way.
+
+    Args:
+        world: the images.
+        bases: every field with a leading axis, `[bases, ...]`.
+        setting: what to run, scalars.
+        num_steps: updates, a multiple of `num_checkpoints`.
+        num_checkpoints: evaluations after the one of the base.
+
+    Returns:
+        The `Measures` `[num_checkpoints + 1]`, the base first, and the final policy on the digits of the fine-tuning.
+
+    Raises:
+        ValueError: `num_steps` is not a positive multiple of `num_checkpoints`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from rlrazor.tasks.images import load_fashion, load_mnist
+        >>> world = split_world(load_mnist(), load_fashion(), num_test=100)
+        >>> bases = jax.tree.map(lambda leaf: leaf[None], make_base(world, init_network(jax.random.key(0))))
+        >>> setting = Setting(jnp.array(0), jnp.float32(1e-3), jnp.array(False), jnp.array(0), jax.random.key(1))
+        >>> measures, log_train = fine_tune(world, bases, setting, num_steps=2, num_checkpoints=1)
+        >>> measures.forward.shape, float(measures.forward[0]), bool(measures.forward[1] > 0)
+        ((2,), 0.0, True)
+    """
+    if num_checkpoints < 1 or num_steps < 1 or num_steps % num_checkpoints:
+        raise ValueError(f"num_steps must be a multiple of num_checkpoints {num_checkpoints}, got {num_steps}")
+    base = jax.tree.map(lambda leaf: leaf[setting.base], bases)
+    optimizer = optax.adam(lambda count: setting.rate * schedule(count, setting.cosine, num_steps))
+    step = _update(_method_loss(world, base, setting.method), optimizer)
+    batches = _batches(setting.key, len(world.train.inputs), num_steps)
+    segments = jax.tree.map(lambda leaf: leaf.reshape(num_checkpoints, -1, *leaf.shape[1:]), batches)
+
+    def segment(state: Any, part: Any) -> tuple[Any, Measures]:
+        state, _ = jax.lax.scan(step, state, part)
+        return state, measure(world, base, state[0])
+
+    state = _start(base.params, optimizer)
+    (params, _), path = jax.lax.scan(segment, state, segments)
+    first = measure(world, base, base.params)
+    measures = jax.tree.map(lambda one, rest: jnp.concatenate([one[None], rest]), first, path)
+    return measures, apply_network(params, world.train.inputs)[0]
+
+
+def schedule(count: Int[Array, ""], cosine: Bool[Array, ""], num_steps: int) -> Scalar:
+    """The learning rate as a share of its peak: a linear warmup over a tenth of the steps, then constant or cosine.
+
+    Args:
+        count: updates done.
+        cosine: whether it falls to zero.
+        num_steps: updates in all.
+
+    Returns:
+        The share in [0, 1], float32.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> [round(float(schedule(jnp.array(k), jnp.array(True), 100)), 3) for k in (0, 9, 55, 100)]
+        [0.1, 1.0, 0.5, 0.0]
+    """
+    warmup = max(num_steps // 10, 1)
+    done = count.astype(jnp.float32)
+    phase = jnp.clip((done - warmup) / max(num_steps - warmup, 1), 0.0, 1.0)
+    rest = jnp.where(cosine, (1 + jnp.cos(jnp.pi * phase)) / 2, 1.0)
+    return jnp.minimum((done + 1) / warmup, rest)
+
+
+def measure(world: World, base: Base, params: Params) -> Measures:
+    """A network against its base, on held-out images of both tasks.
+
+    Args:
+        world: the images.
+        base: what it started from.
+        params: its parameters.
+
+    Returns:
+        The `Measures`, scalars.
+
+    Example:
+        >>> import jax
+        >>> from rlrazor.tasks.images import load_fashion, load_mnist
+        >>> world = split_world(load_mnist(), load_fashion(), num_test=100)
+        >>> base = make_base(world, init_network(jax.random.key(0)))
+        >>> print(f"{measure(world, base, base.params).cknna:.4f}")
+        1.0000
+    """
+    (new, hidden), (old, _) = (apply_network(params, task.inputs) for task in (world.test_new, world.test_old))
+    (base_new, base_hidden), (base_old, _) = (
+        apply_network(base.params, task.inputs) for task in (world.test_new, world.test_old)
+    )
+    change = jax.tree.map(jnp.subtract, params, base.params)
+    leaves = jax.tree.leaves(change)
+    moved = hidden - base_hidden
+    fisher = sum((f * d**2).sum() for f, d in zip(jax.tree.leaves(base.fisher), leaves, strict=True))
+    least = kl_divergence(_success(new, world.test_new.accept), _success(base_new, world.test_new.accept)).mean()
+    return Measures(
+        excess=reverse_drift(base_new, new) - least,
+        parity=_accuracy(new, world.test_new.accept),
+        success=jnp.where(world.test_new.accept, jnp.exp(new), 0.0).sum(-1).mean(),
+        garments=_accuracy(old, world.test_old.accept),
+        **_distances(base_new, new, ""),
+        **_distances(base_old, old, "old_"),
+        weight_l1=sum(jnp.abs(leaf).sum() for leaf in leaves) / sum(leaf.size for leaf in leaves),
+        weight_fisher=jnp.sqrt(fisher),
+        weight_spectral=jnp.stack([spectral_norm(leaf) for leaf in leaves if leaf.ndim == 2]).sum(),
+        activation_l1=jnp.abs(moved).mean(),
+        activation_l2=jnp.sqrt((moved**2).sum(-1)).mean(),
+        cknna=cknna(hidden[:500], base_hidden[:500]),
+    )
+
+
+def _accuracy(log_policy: LogPolicy, accept: Bool[Array, "images labels"]) -> Scalar:
+    answer = jnp.argmax(log_policy, axis=-1)[:, None]
+    return jnp.take_along_axis(accept, answer, axis=-1).astype(jnp.float32).mean()
+
+
+def _success(log_policy: LogPolicy, accept: Bool[Array, "images labels"]) -> Float[Array, "images 2"]:
+    """Log-probabilities of a correct and of a wrong answer."""
+    sides = [jnp.where(side, log_policy, -jnp.inf) for side in (accept, ~accept)]
+    return jax.nn.log_softmax(jnp.stack([log_sum(side) for side in sides], axis=-1))
+
+
+def _distances(base: LogPolicy, policy: LogPolicy, prefix: str) -> dict[str, Scalar]:
+    """Every distance between two policies, the mean over images."""
+    values = {
+        "forward": drift(base, policy),
+        "reverse": reverse_drift(base, policy),
+        "total_variation": total_variation(base, policy).mean(),
+        "l2": jnp.sqrt(((jnp.exp(policy) - jnp.exp(base)) ** 2).sum(-1)).mean(),
+        "jensen_shannon": jensen_shannon_divergence(base, policy).mean(),
+    }
+    return {prefix + name: value for name, value in values.items()}
+
+
+def spectral_norm(matrix: Float[Array, "rows columns"], num_iterations: int = 30) -> Scalar:
+    """The largest singular value, by power iteration from the row of largest norm.
+
+    Args:
+        matrix: `[rows, columns]`.
+        num_iterations: of the power method.
+
+    Returns:
+        The norm, at most the true one.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(f"{spectral_norm(jnp.array([[3.0, 0.0], [0.0, 1.0]])):.4f}")
+        3.0000
+    """
+
+    def unit(x: Array) -> Array:
+        norm = jnp.sqrt((x**2).sum())
+        return x / jnp.where(norm > 0, norm, 1.0)
+
+    def iterate(_: Any, x: Array) -> Array:
+        return unit(matrix.T @ (matrix @ x))
+
+    start = matrix[jnp.argmax((matrix**2).sum(-1))]
+    return jnp.sqrt(((matrix @ jax.lax.fori_loop(0, num_iterations, iterate, unit(start))) ** 2).sum())
+
+
+def cknna(features: Float[Array, "items a"], others: Float[Array, "items b"], num_neighbours: int = 10) -> Scalar:
+    """Mutual-nearest-neighbour kernel alignment of two representations of the same items.
+
+    With linear kernels K, L and the mask α of pairs that are neighbours in both, A(K, L) = Σ α K̄ L̄ over the centred
+    kernels, and CKNNA = A(K, L) / √(A(K, K) A(L, L)), each A with the mask of its own two kernels.
+
+    Args:
+        features: `[items, ...]`.
+        others: `[items, ...]`.
+        num_neighbours: k.
+
+    Returns:
+        Alignment, 1 for equal neighbourhoods and similarities.
+
+    Example:
+        >>> import jax
+        >>> x = jax.random.normal(jax.random.key(0), (50, 8))
+        >>> print(f"{cknna(x, 3 * x):.4f}")
+        1.0000
+
+    References:
+        Huh et al., "The Platonic Representation Hypothesis", arXiv:2405.07987, appendix A.
+    """
+
+    def kernel(x: Array) -> tuple[Array, Array]:
+        similarity = x @ x.T
+        own = jnp.eye(len(x), dtype=bool)
+        edge = jax.lax.top_k(jnp.where(own, -jnp.inf, similarity), num_neighbours)[0][:, -1:]
+        centred = similarity - similarity.mean(0, keepdims=True) - similarity.mean(1, keepdims=True)
+        return centred + similarity.mean(), (similarity >= edge) & ~own
+
+    (a, near_a), (b, near_b) = kernel(features), kernel(others)
+
+    def align(x: Array, near_x: Array, y: Array, near_y: Array) -> Scalar:
+        return jnp.where(near_x & near_y, x * y, 0.0).sum()
+
+    return align(a, near_a, b, near_b) / jnp.sqrt(align(a, near_a, a, near_a) * align(b, near_b, b, near_b))
+
+
+def _method_loss(world: World, base: Base, method: Int[Array, ""]) -> Callable[[Params, Array, Array], Scalar]:
+    """The sampled loss of the method on a batch of images: (params, rows, key) -> loss."""
+    accept = world.train.accept
+
+    def evenly_over(*answers: int) -> LogPolicy:
+        return condition(jnp.full_like(base.log_train, -np.log(NUM_LABELS)), accept & np.isin(_LABELS, answers)[None])
+
+    demonstrations = {  # of the methods that imitate
+        "SFT 1": lambda: evenly_over(0, 1),
+        "SFT 2": lambda: evenly_over(0, 4, 1, 5),
+        "oracle SFT": lambda: condition(base.log_train, accept),
+        "SFT 1 + KL": lambda: evenly_over(0, 1),
+        "SFT 1 + replay": lambda: evenly_over(0, 1),
+        "distilled GRPO": lambda: base.log_teacher,
+    }
+    target = jax.lax.switch(method, [demonstrations.get(name, lambda: base.log_train) for name in METHODS])
+
+    def loss(params: Params, rows: Array, key: Array) -> Scalar:
+        log_policy = apply_network(params, world.train.inputs[rows])[0]
+        uniform = jax.random.uniform(key, (len(rows), GROUP_SIZE), jnp.float32)
+
+        def imitate() -> Scalar:
+            answers = inverse_cdf(target[rows], uniform[:, :1])
+            return -jnp.take_along_axis(log_policy, answers, axis=1).mean()
+
+        def explore(advantage: Callable[[Array], Array]) -> Scalar:
+            answers = inverse_cdf(log_policy, uniform)
+            reward = jnp.take_along_axis(accept[rows], answers, axis=1).astype(jnp.float32)
+            return reinforce_loss(jnp.take_along_axis(log_policy, answers, axis=1), advantage(reward)).mean()
+
+        def penalty() -> Scalar:
+            return PENALTY * kl_divergence(log_policy, base.log_train[rows]).mean()
+
+        def replay() -> Scalar:
+            old = world.pretrain_old
+            memory = jnp.floor(uniform[:, -1] * len(old.inputs)).astype(int)
+            return -jnp.where(old.accept[memory], apply_network(params, old.inputs[memory])[0], 0.0).sum(-1).mean()
+
+        methods = {
+            "GRPO": lambda: explore(grpo_advantage),
+            "GRPO + KL": lambda: explore(grpo_advantage) + penalty(),
+            "REINFORCE": lambda: explore(lambda reward: reward),
+            "SFT 1 + KL": lambda: imitate() + penalty(),
+            "SFT 1 + replay": lambda: imitate() + replay(),
+        }
+        chosen: Scalar = jax.lax.switch(method, [methods.get(name, imitate) for name in METHODS])
+        return chosen
+
+    return loss
+
+
+def _start(params: Params, optimizer: optax.GradientTransformation) -> tuple[Params, Any]:
+    return params, optimizer.init(params)
+
+
+def _update(
+    loss: Callable[[Params, Array, Array], Scalar], optimizer: optax.GradientTransformation
+) -> Callable[[Any, Any], tuple[Any, None]]:
+    """One step of the optimiser, to be scanned over batches."""
+
+    def step(state: tuple[Params, Any], batch: tuple[Array, Array]) -> tuple[tuple[Params, Any], None]:
+        params, moments = state
+        gradient = jax.grad(loss)(params, *batch)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer counter with floats
+            updates, moments = optimizer.update(gradient, moments, params)
+        return (optax.apply_updates(params, updates), moments), None
+
+    return step
+
+
+def _batches(key: Key[Array, ""], num_images: int, num_steps: int) -> tuple[Int[Array, "steps batch"], Array]:
+    """Rows of every batch, each epoch in another order, and a key for each."""
+    order, draws = jax.random.split(key)
+    per_epoch = num_images // BATCH_SIZE
+    epochs = jax.random.split(order, -(-num_steps // per_epoch))
+    rows = jax.vmap(lambda k: jax.random.permutation(k, num_images)[: per_epoch * BATCH_SIZE])(epochs)
+    return rows.reshape(-1, BATCH_SIZE)[:num_steps], jax.random.split(draws, num_steps)

@@ -1,0 +1,386 @@
+"""ParityMNIST: NumPy for the network and its measures, exact expectations for the sampled losses, float64 for drift."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import rlrazor as rz
+from rlrazor.tasks import parity
+from rlrazor.tasks.images import Images, load_fashion, load_mnist
+
+EVEN = np.arange(10) % 2 == 0
+
+
+@pytest.fixture(scope="module")
+def world():
+    return parity.split_world(load_mnist(), load_fashion(), num_test=100)
+
+
+@pytest.fixture(scope="module")
+def params(world):
+    return jax.jit(lambda world, key: parity.pretrain(world, jnp.zeros(()), key, num_steps=60))(
+        world, jax.random.key(0)
+    )
+
+
+@pytest.fixture(scope="module")
+def base(world, params):
+    return jax.jit(parity.make_base)(world, params)
+
+
+@pytest.fixture(scope="module")
+def runs(world, base):
+    """Every method for eight updates, two checkpoints; fields `[methods, checkpoints + 1]`."""
+    count = len(parity.METHODS)
+    settings = parity.Setting(
+        method=jnp.arange(count, dtype=jnp.int32),
+        rate=jnp.full(count, 1e-3, jnp.float32),
+        cosine=jnp.arange(count) % 2 == 0,
+        base=jnp.zeros(count, jnp.int32),
+        key=jax.random.split(jax.random.key(1), count),
+    )
+    bases = jax.tree.map(lambda leaf: leaf[None], base)
+
+    @jax.jit
+    def all_of_them(world, bases, settings):
+        return jax.lax.map(lambda s: parity.fine_tune(world, bases, s, num_steps=8, num_checkpoints=2), settings)
+
+    return jax.tree.map(np.asarray, all_of_them(world, bases, settings))
+
+
+def layers(params):
+    leaves = {
+        jax.tree_util.keystr(path): np.asarray(x, np.float64) for path, x in jax.tree_util.tree_leaves_with_path(params)
+    }
+    kernels = [x for name, x in sorted(leaves.items()) if "kernel" in name]
+    biases = [x for name, x in sorted(leaves.items()) if "bias" in name]
+    return list(zip(kernels, biases, strict=True))
+
+
+def forward_in_float64(params, inputs):
+    x = np.asarray(inputs, np.float64)
+    *hidden, (kernel, bias) = layers(params)
+    for weights, offset in hidden:
+        x = np.maximum(x @ weights + offset, 0)
+    logits = x @ kernel + bias
+    return logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) - logits.max(
+        -1, keepdims=True
+    ), x
+
+
+def kl_in_float64(log_p, log_q):
+    return (np.exp(log_p) * (log_p - log_q)).sum(-1).mean()
+
+
+# The world
+
+
+def test_every_digit_of_the_right_parity_is_correct_and_one_garment(world):
+    labels = load_mnist()[1].labels[:100]
+    for accept, label in zip(np.asarray(world.test_new.accept), labels, strict=True):
+        assert accept.tolist() == [(answer - label) % 2 == 0 for answer in range(10)]
+    assert np.asarray(world.test_old.accept).sum(-1).tolist() == [1] * 100
+    assert np.argmax(world.test_old.accept, axis=-1).tolist() == load_fashion()[1].labels[:100].tolist()
+
+
+def test_inputs_are_pixels_up_to_one_and_the_indicator(world):
+    for task, indicator in ((world.train, 1.0), (world.pretrain_old, -1.0)):
+        inputs = np.asarray(task.inputs)
+        assert inputs.dtype == np.float32
+        assert inputs[:, :-1].min() == 0
+        assert inputs[:, :-1].max() == 1
+        assert set(inputs[:, -1].tolist()) == {indicator}
+
+
+def test_pretraining_and_fine_tuning_share_no_digit(world):
+    before, after = ({row.tobytes() for row in np.asarray(task.inputs)} for task in (world.pretrain_new, world.train))
+    assert not before & after
+
+
+def test_too_few_images_are_refused():
+    few = Images(np.zeros((5, 784), np.uint8), np.zeros(5, np.int32))
+    with pytest.raises(ValueError, match=r"digits has 5 .* needs over 500"):
+        parity.split_world((few, few), load_fashion())
+
+
+# The network
+
+
+def test_network_is_the_published_perceptron(world, params):
+    got, hidden = parity.apply_network(params, world.test_new.inputs)
+    want, features = forward_in_float64(params, world.test_new.inputs)
+    np.testing.assert_allclose(got, want, atol=2e-5)
+    np.testing.assert_allclose(hidden, features, atol=2e-5)
+    assert got.dtype == hidden.dtype == jnp.float32
+    assert [x.shape for pair in layers(params) for x in pair] == [
+        (785, 512),
+        (512,),
+        (512, 256),
+        (256,),
+        (256, 10),
+        (10,),
+    ]
+
+
+def test_pretraining_learns_both_tasks(world, base):
+    measures = parity.measure(world, base, base.params)
+    assert measures.parity > 0.75
+    assert measures.garments > 0.5
+
+
+def test_skewed_pretraining_prefers_the_smaller_digits(world):
+    skewed = jax.jit(lambda world, key: parity.pretrain(world, jnp.ones(()), key, num_steps=60))(
+        world, jax.random.key(0)
+    )
+    policy = np.exp(parity.apply_network(skewed, world.test_new.inputs)[0])
+    right = np.where(world.test_new.accept, policy, 0)
+    shares = (right / right.sum(-1, keepdims=True)).sum(0) / np.asarray(world.test_new.accept).sum(0)
+    wanted = np.exp(-np.arange(5)) / np.exp(-np.arange(5)).sum()
+    np.testing.assert_allclose(shares.reshape(5, 2).mean(1), wanted, atol=0.15)
+    assert np.all(np.diff(shares.reshape(5, 2).mean(1)) < 0)
+
+
+# Schedules and batches
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_schedule_is_optax_warmup_then_constant_or_cosine(cosine):
+    steps = 50
+    after = optax.cosine_decay_schedule(1.0, steps - 5) if cosine else optax.constant_schedule(1.0)
+    for count in range(5, steps):
+        got = parity.schedule(jnp.array(count), jnp.array(cosine), steps)
+        np.testing.assert_allclose(got, after(count - 5), atol=1e-6)
+    warm = [float(parity.schedule(jnp.array(count), jnp.array(cosine), steps)) for count in range(5)]
+    np.testing.assert_allclose(warm, [0.2, 0.4, 0.6, 0.8, 1.0], rtol=1e-6)
+
+
+def test_an_epoch_shows_every_image_at_most_once_and_the_next_another_order():
+    rows, keys = parity._batches(jax.random.key(0), 200, 7)
+    assert rows.shape == (7, 64)
+    assert len(keys) == 7
+    first, second = np.asarray(rows[:3]).ravel(), np.asarray(rows[3:6]).ravel()
+    assert len(set(first.tolist())) == len(set(second.tolist())) == 192
+    assert first.tolist() != second.tolist()
+
+
+# The methods
+
+
+@pytest.fixture(scope="module")
+def losses(world, base):
+    """Sampled losses of a method at the base on fixed rows, and their gradients in the last bias, many keys."""
+    rows = jnp.arange(64)
+
+    @jax.jit
+    def of(world, base, method):
+        loss = parity._method_loss(world, base, method)
+
+        def one(key):
+            def at(shift):
+                moved = jax.tree_util.tree_map_with_path(
+                    lambda path, x: x + shift if x.shape == (10,) else x, base.params
+                )
+                return loss(moved, rows, key)
+
+            return jax.value_and_grad(at)(jnp.zeros(10, jnp.float32))
+
+        return jax.lax.map(one, jax.random.split(jax.random.key(2), 300))
+
+    return lambda name: jax.tree.map(np.asarray, of(world, base, jnp.array(parity.METHODS.index(name))))
+
+
+def exact_gradient(world, base, objective):
+    """Of an exact loss (log_policy, accept, log_base) in the last bias, on the same rows."""
+    log_base, accept = base.log_train[:64].astype(float), world.train.accept[:64]
+    return np.asarray(
+        jax.grad(lambda shift: objective(jax.nn.log_softmax(log_base + shift[None]), accept, log_base).mean())(
+            jnp.zeros(10)
+        )
+    )
+
+
+def uniform_over(*answers):
+    right = jnp.asarray(np.isin(np.arange(10), answers))[None]
+    return lambda accept: jnp.log((right & accept).astype(float) / (len(answers) / 2))
+
+
+EXACT = {
+    "SFT 1": lambda lp, accept, ref: rz.sft_loss(lp, uniform_over(0, 1)(accept)),
+    "SFT 2": lambda lp, accept, ref: rz.sft_loss(lp, uniform_over(0, 1, 4, 5)(accept)),
+    "oracle SFT": lambda lp, accept, ref: rz.sft_loss(lp, rz.condition(ref, accept)),
+    "GRPO": lambda lp, accept, ref: -rz.grpo_objective(lp, accept, 8),
+    "GRPO + KL": lambda lp, accept, ref: -rz.grpo_objective(lp, accept, 8) + 0.1 * rz.kl_divergence(lp, ref),
+    "REINFORCE": lambda lp, accept, ref: -rz.expected_reward(lp, accept.astype(float)),
+    "SFT 1 + KL": lambda lp, accept, ref: rz.sft_loss(lp, uniform_over(0, 1)(accept)) + 0.1 * rz.kl_divergence(lp, ref),
+    "distilled GRPO": lambda lp, accept, ref: rz.sft_loss(lp, ref),  # the teacher is the base here
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_sampled_losses_have_the_exact_expected_gradient(world, base, losses, name):
+    _, gradients = losses(name)
+    exact = exact_gradient(world, base, EXACT[name])
+    error = gradients.std(0, ddof=1) / np.sqrt(len(gradients))
+    assert np.all(np.abs(gradients.mean(0) - exact) < 4.5 * error + 1e-6)
+    if name != "distilled GRPO":
+        assert np.abs(exact).max() > 4.5 * error.max()
+
+
+def test_replay_adds_the_old_task_to_the_sft_loss(losses):
+    with_replay, without = losses("SFT 1 + replay")[0], losses("SFT 1")[0]
+    extra = with_replay - without
+    assert extra.min() > 0
+    assert extra.std() > 1e-3  # another batch of memories each time
+
+
+# Fine-tuning
+
+
+def test_the_first_checkpoint_is_the_base(runs):
+    measures, _ = runs
+    for name in ("forward", "reverse", "total_variation", "l2", "weight_l1", "weight_spectral", "activation_l2"):
+        np.testing.assert_array_equal(getattr(measures, name)[:, 0], 0)
+    np.testing.assert_allclose(measures.cknna[:, 0], 1, rtol=1e-5)
+    assert len(set(measures.garments[:, 0].tolist())) == 1
+
+
+def test_every_method_moves_the_network_and_differently(runs):
+    measures, log_train = runs
+    assert measures.forward.shape == (len(parity.METHODS), 3)
+    assert np.all(measures.weight_l1[:, 1] > 0)
+    assert np.all(measures.weight_l1[:, 2] > measures.weight_l1[:, 1])
+    assert len(set(measures.forward[:, 2].tolist())) == len(parity.METHODS)
+    np.testing.assert_allclose(np.exp(log_train).sum(-1), 1, atol=1e-5)
+
+
+def test_everything_is_float32(runs):
+    assert {leaf.dtype for leaf in jax.tree.leaves(runs)} == {np.dtype(np.float32)}
+
+
+def test_sft_drifts_further_than_the_oracle(runs):
+    forward = dict(zip(parity.METHODS, runs[0].forward[:, 2], strict=True))
+    assert forward["SFT 1"] > forward["SFT 2"] > forward["oracle SFT"]
+
+
+def test_steps_must_divide_into_checkpoints(world, base):
+    setting = parity.Setting(jnp.array(0), jnp.float32(1e-3), jnp.array(False), jnp.array(0), jax.random.key(0))
+    with pytest.raises(ValueError, match="multiple of num_checkpoints 3, got 7"):
+        parity.fine_tune(world, base, setting, num_steps=7, num_checkpoints=3)
+
+
+# The measures
+
+
+@pytest.fixture(scope="module")
+def moved(params):
+    keys = iter(jax.random.split(jax.random.key(3), 6))
+    return jax.tree.map(lambda x: x + 0.003 * jax.random.normal(next(keys), x.shape, jnp.float32), params)
+
+
+def test_distances_are_those_of_the_float64_network(world, base, moved):
+    measures = parity.measure(world, base, moved)
+    for prefix, task in (("", world.test_new), ("old_", world.test_old)):
+        (log_p, _), (log_q, _) = (forward_in_float64(x, task.inputs) for x in (base.params, moved))
+        p, q, m = np.exp(log_p), np.exp(log_q), np.log((np.exp(log_p) + np.exp(log_q)) / 2)
+        want = {
+            "forward": kl_in_float64(log_p, log_q),
+            "reverse": kl_in_float64(log_q, log_p),
+            "total_variation": np.abs(p - q).sum(-1).mean() / 2,
+            "l2": np.sqrt(((p - q) ** 2).sum(-1)).mean(),
+            "jensen_shannon": (kl_in_float64(log_p, m) + kl_in_float64(log_q, m)) / 2,
+        }
+        for name, value in want.items():
+            np.testing.assert_allclose(getattr(measures, prefix + name), value, rtol=2e-3, err_msg=prefix + name)
+    before, after = (forward_in_float64(x, world.test_new.inputs)[1] for x in (base.params, moved))
+    np.testing.assert_allclose(measures.activation_l1, np.abs(after - before).mean(), rtol=1e-4)
+    np.testing.assert_allclose(measures.activation_l2, np.linalg.norm(after - before, axis=-1).mean(), rtol=1e-4)
+
+
+def test_excess_is_the_drift_inside_the_correct_and_inside_the_wrong_answers(world, base, moved):
+    (log_p, _), (log_q, _) = (forward_in_float64(x, world.test_new.inputs) for x in (base.params, moved))
+    total = 0.0
+    for p, q, accept in zip(np.exp(log_p), np.exp(log_q), np.asarray(world.test_new.accept), strict=True):
+        for side in (accept, ~accept):
+            inside, ref = q[side] / q[side].sum(), p[side] / p[side].sum()
+            total += q[side].sum() * (inside * np.log(inside / ref)).sum() / len(log_p)
+    np.testing.assert_allclose(parity.measure(world, base, moved).excess, total, rtol=5e-3)
+
+
+def test_drift_below_a_millionth_is_accurate_in_float32(world, base):
+    keys = iter(jax.random.split(jax.random.key(4), 6))
+    near = jax.tree.map(lambda x: x + 2e-5 * jax.random.normal(next(keys), x.shape, jnp.float32), base.params)
+    (exact_p, _), (exact_q, _) = (forward_in_float64(x, world.test_new.inputs) for x in (base.params, near))
+    exact = kl_in_float64(exact_p, exact_q)
+    assert 1e-9 < exact < 1e-6
+    measured = parity.measure(world, base, near).forward
+    assert measured.dtype == jnp.float32
+    np.testing.assert_allclose(measured, exact, rtol=0.05)
+    log_p, log_q = (parity.apply_network(x, world.test_new.inputs)[0] for x in (base.params, near))
+    per_image = (np.exp(exact_p) * (exact_p - exact_q)).sum(-1)
+    ours = np.abs(np.asarray(rz.kl_divergence(log_p, log_q)) / per_image - 1)
+    textbook = np.abs(np.asarray((jnp.exp(log_p) * (log_p - log_q)).sum(-1)) / per_image - 1)
+    assert np.median(ours) < 0.05
+    assert np.median(textbook) > 0.5
+
+
+def test_weight_measures_are_their_definitions(world, base, moved):
+    measures = parity.measure(world, base, moved)
+    change = [
+        b - a for (x, y) in zip(layers(base.params), layers(moved), strict=True) for a, b in zip(x, y, strict=True)
+    ]
+    np.testing.assert_allclose(
+        measures.weight_l1, np.abs(np.concatenate([c.ravel() for c in change])).mean(), rtol=1e-5
+    )
+    spectral = sum(np.linalg.norm(c, 2) for c in change if c.ndim == 2)
+    np.testing.assert_allclose(measures.weight_spectral, spectral, rtol=0.02)
+    fisher = [f for pair in layers(base.fisher) for f in pair]
+    weighted = np.sqrt(sum((f * c**2).sum() for f, c in zip(fisher, change, strict=True)))
+    np.testing.assert_allclose(measures.weight_fisher, weighted, rtol=1e-4)
+
+
+def test_fisher_information_of_the_last_bias_is_its_closed_form(world, base):
+    policy = np.exp(forward_in_float64(base.params, world.test_old.inputs)[0])
+    np.testing.assert_allclose(layers(base.fisher)[-1][1], (policy * (1 - policy)).mean(0), rtol=1e-3)
+
+
+def test_spectral_norm_is_the_largest_singular_value():
+    rng = np.random.default_rng(0)
+    left, right = np.linalg.qr(rng.normal(size=(20, 20)))[0], np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    matrix = left[:, :8] @ np.diag([5.0, 3.0, 2.0, 1.0, 0.5, 0.1, 0.0, 0.0]) @ right
+    np.testing.assert_allclose(parity.spectral_norm(jnp.asarray(matrix)), 5, rtol=1e-10)
+    assert parity.spectral_norm(jnp.zeros((3, 2))) == 0
+
+
+def brute_force_cknna(x, y, k):
+    def neighbours(z):
+        similarity = z @ z.T
+        np.fill_diagonal(similarity, -np.inf)
+        return [set(np.argsort(-row)[:k].tolist()) for row in similarity]
+
+    def centred(z):
+        n = len(z)
+        h = np.eye(n) - 1 / n
+        return h @ (z @ z.T) @ h
+
+    def align(a, near_a, b, near_b):
+        return sum(a[i, j] * b[i, j] for i in range(len(a)) for j in near_a[i] & near_b[i])
+
+    (a, near_a), (b, near_b) = ((centred(z), neighbours(z)) for z in (x, y))
+    return align(a, near_a, b, near_b) / np.sqrt(align(a, near_a, a, near_a) * align(b, near_b, b, near_b))
+
+
+def test_cknna_equals_loops_over_neighbours():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(40, 6))
+    y = x @ rng.normal(size=(6, 5)) + 0.5 * rng.normal(size=(40, 5))
+    np.testing.assert_allclose(parity.cknna(jnp.asarray(x), jnp.asarray(y), 7), brute_force_cknna(x, y, 7), rtol=1e-10)
+
+
+def test_cknna_ignores_rotations_and_falls_with_noise():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(60, 6))
+    rotated = x @ np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    np.testing.assert_allclose(parity.cknna(jnp.asarray(x), jnp.asarray(rotated)), 1, rtol=1e-10)
+    assert parity.cknna(jnp.asarray(x), jnp.asarray(rng.normal(size=(60, 6)))) < 0.5
