@@ -6,7 +6,6 @@ the rate that a large product reaches in the same process. Needs the extra `benc
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -15,19 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
+from core import paired, seconds
 from rich.console import Console
 from rich.table import Table
 
 from rlrazor.tasks import images, parity
 
 NUM_STEPS, NUM_TRAININGS, NUM_PAIRS = 200, 4, 7
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def floor_seconds() -> float:
@@ -106,11 +99,9 @@ def main() -> None:
         jitted, looped = ours(world, base, method), eager(world, method)
         jitted()
         floor = floor_seconds()
-        pairs = [(seconds(jitted) / steps, seconds(looped) / steps) for _ in range(NUM_PAIRS)]
-        mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-        ratio = statistics.median(b / a for a, b in pairs)
-        milliseconds = [f"{x * 1e3:.2f} ms" for x in (floor, mine, theirs)]
-        table.add_row(method, *milliseconds, f"{floor / mine:.2f}", f"{ratio:.2f}")
+        mine, theirs, ratio = paired(jitted, looped, NUM_PAIRS)
+        milliseconds = [f"{x * 1e3:.2f} ms" for x in (floor, mine / steps, theirs / steps)]
+        table.add_row(method, *milliseconds, f"{floor * steps / mine:.2f}", f"{ratio:.2f}")
     Console().print(table)
 
 

@@ -265,16 +265,8 @@ def sampled_methods(config: Config, key: jax.Array) -> dict[str, jax.Array]:
     paths = [jax.vmap(partial(path_of, method=method))(worlds, runs) for method in range(4)]
     log_policy = rz.softmax_policy(jnp.stack(paths, axis=1))  # [worlds, methods, steps + 1, prompts, outcomes]
     drift = rz.drift(worlds.base[:, None, None], log_policy)
-    crossing = jax.vmap(jax.vmap(partial(first_crossing, accuracy=config.accuracy)))
+    crossing = jax.vmap(jax.vmap(partial(rz.value_at_crossing, level=config.accuracy)))
     return {"sampled_drift": crossing(success_rates(log_policy).mean(-1), drift)}
-
-
-def first_crossing(success: jax.Array, drift: jax.Array, accuracy: float) -> jax.Array:
-    """Drift where the success rate first reaches the accuracy, by linear interpolation; NaN if it never does."""
-    after = jnp.argmax(success >= accuracy)
-    before = jnp.maximum(after - 1, 0)
-    part = (accuracy - success[before]) / jnp.where(after > 0, success[after] - success[before], 1.0)
-    return jnp.where(jnp.any(success >= accuracy), drift[before] + part * (drift[after] - drift[before]), jnp.nan)
 
 
 # KL direction x rollout policy x learning rate
@@ -316,23 +308,14 @@ def distillation_grid(config: Config, key: jax.Array) -> jax.Array:
         return (first + jnp.take_along_axis(second, prefixes, axis=1).mean(-1)).mean()
 
     def drift_of(rate: jax.Array, forward: jax.Array, own: jax.Array, key: jax.Array) -> jax.Array:
-        gradient = jax.grad(lambda params, key: loss(params, forward, own, key))
-        optimizer = optax.adam(rate)
-
-        def step(carry: tuple, key: jax.Array) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
-            params, state = carry
-            updates, state = optimizer.update(gradient(params, key), state)
-            params = optax.apply_updates(params, updates)
+        def measured(params: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             log_policy = answers(params)
-            return (params, state), (
-                rz.expected_reward(log_policy, correct).mean(),
-                rz.drift(answers(base), log_policy),
-            )
+            return rz.expected_reward(log_policy, correct).mean(), rz.drift(answers(base), log_policy)
 
-        _, path = jax.lax.scan(step, (base, optimizer.init(base)), jax.random.split(key, config.grid_steps))
-        start = rz.expected_reward(answers(base), correct).mean(), jnp.zeros(())
-        success, drift = (jnp.concatenate([x[None], xs]) for x, xs in zip(start, path, strict=True))
-        return first_crossing(success, drift, config.grid_accuracy)
+        gradient = jax.grad(lambda params, key: loss(params, forward, own, key))
+        optimizer, num_steps = optax.adam(rate), config.grid_steps
+        success, drift = train(gradient, base, optimizer, key, num_steps=num_steps, record=measured)
+        return rz.value_at_crossing(success, drift, config.grid_accuracy)
 
     seeds = jax.random.split(keys[3], config.grid_seeds)
     cells = jax.vmap(drift_of, (None, None, None, 0))

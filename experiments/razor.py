@@ -255,19 +255,15 @@ def m_steps(config: Config, log_ref: jax.Array, accept: jax.Array) -> dict[str, 
     def descend(num_inner: jax.Array) -> jax.Array:
         def step(carry: tuple[jax.Array, jax.Array], count: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
             logits, target = carry
-            policy = jax.nn.softmax(logits)
-            oracle = jnp.where(accept, policy, 0.0) / jnp.where(accept, policy, 0.0).sum()
+            log_policy = rz.softmax_policy(logits)
+            oracle = jnp.exp(rz.condition(log_policy, accept))
             target = jnp.where(count % num_inner == 0, oracle, target)
-            logits = logits + config.m_rate * (target - policy)
+            logits = logits + config.m_rate * (target - jnp.exp(log_policy))
             return (logits, target), rz.softmax_policy(logits)
 
         _, path = jax.lax.scan(step, (log_ref, jnp.exp(log_ref)), jnp.arange(config.m_total))
         success, drift = success_rate(path, accept), drifts(log_ref, path)
-        after = jnp.argmax(success >= config.accuracy)
-        near_by = jnp.stack([after - 1, after])
-        part = (config.accuracy - success[near_by[0]]) / (success[after] - success[near_by[0]])
-        at_accuracy = drift[:, near_by] @ jnp.stack([1 - part, part])
-        return jnp.where(success[-1] >= config.accuracy, at_accuracy, jnp.nan)
+        return jax.vmap(rz.value_at_crossing, (None, 0, None))(success, drift, config.accuracy)
 
     counts = jnp.array(config.m_steps)
     return {"m_time": config.m_rate * counts.astype(float), "m_drift": jax.vmap(descend)(counts)}

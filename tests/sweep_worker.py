@@ -1,5 +1,6 @@
 """Trainings for the tests of sweeps, and a process that sweeps them: `sweep_worker.py JSON`, see `main`."""
 
+import importlib
 import json
 import sys
 import time
@@ -64,8 +65,7 @@ def main(train="reinforce", runs=13, process=None, port=None, out=None, wait=Fal
     settings = settings_of(runs, train)
     settings["rate"] += shift
     if wait:
-        import orbax.checkpoint  # noqa: F401
-
+        importlib.import_module("orbax.checkpoint")  # takes a second, and kills should hit the sweep, not this
         sys.stdin.readline()
     results = sweep(globals()[train], settings, **options)
     if out:

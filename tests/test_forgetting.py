@@ -442,3 +442,18 @@ def test_a_level_outside_the_unit_interval_is_refused(level, as_installed):
 def test_a_law_is_fitted_to_vectors(statistic, as_installed):
     with pytest.raises(ValueError, match=r"vectors.*\(2, 3\)"):
         statistic(jnp.zeros((2, 3)), jnp.zeros((2, 3)))
+
+
+def test_the_value_at_a_crossing_is_that_of_the_first_one():
+    progress, values = np.array([0.1, 0.3, 0.7, 0.2, 0.9]), np.array([5.0, 4.0, 1.0, 8.0, 2.0])
+    for level in (0.15, 0.3, 0.55, 0.7):
+        expected = np.interp(level, progress[:3], values[:3])
+        np.testing.assert_allclose(rz.value_at_crossing(jnp.array(progress), jnp.array(values), level), expected)
+    np.testing.assert_allclose(rz.value_at_crossing(jnp.array(progress), jnp.array(values), 0.8), 8 - 6 * 6 / 7)
+
+
+def test_a_path_that_never_gets_there_has_no_value_and_one_that_starts_there_its_first():
+    progress, values = jnp.array([0.5, 0.6]), jnp.array([3.0, 4.0])
+    assert np.isnan(rz.value_at_crossing(progress, values, 0.7))
+    assert rz.value_at_crossing(progress, values, 0.5) == 3
+    assert rz.value_at_crossing(progress, values, 0.2) == 3

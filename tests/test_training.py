@@ -95,6 +95,15 @@ def test_the_projected_parameters_are_the_ones_that_the_next_gradient_sees():
     assert path.tolist() == [1.0, 2.0, 3.0, 3.0, 3.0]
 
 
+def test_what_is_recorded_is_a_function_of_the_path():
+    path = train(exact_gradient, LOGITS, optax.sgd(0.4), KEY, num_steps=6)
+    kept = train(
+        exact_gradient, LOGITS, optax.sgd(0.4), KEY, num_steps=6, record=lambda x: {"top": x[3], "count": jnp.array(1)}
+    )
+    np.testing.assert_allclose(kept["top"], path[:, 3], rtol=1e-14)
+    assert kept["count"].tolist() == [1] * 7
+
+
 def test_every_step_draws_its_own_randomness():
     path = train(lambda p, key: jax.random.normal(key, p.shape), jnp.zeros(()), optax.sgd(1.0), KEY, num_steps=50)
     assert len(set(np.diff(path).round(12).tolist())) == 50

@@ -34,6 +34,7 @@ from rlrazor.forgetting import isotonic_r2 as isotonic_r2
 from rlrazor.forgetting import quadratic_r2 as quadratic_r2
 from rlrazor.forgetting import rank_correlation as rank_correlation
 from rlrazor.forgetting import reverse_drift as reverse_drift
+from rlrazor.forgetting import value_at_crossing as value_at_crossing
 from rlrazor.geometry import Projection as Projection
 from rlrazor.geometry import e_geodesic as e_geodesic
 from rlrazor.geometry import fisher_metric as fisher_metric

@@ -86,6 +86,38 @@ def reverse_drift(log_ref: PromptPolicies, log_policy: PromptPolicies) -> PerRow
     return _over_prompts(kl_divergence(log_policy, log_ref))
 
 
+def value_at_crossing(
+    progress: Float[Array, " times"], values: Float[Array, " times"], level: float | Scalar
+) -> Scalar:
+    """The value along a path where its progress first reaches the level, by linear interpolation.
+
+    It compares methods at equal new-task success, whatever their speed.
+
+    Args:
+        progress: such as a success rate, `[times]`.
+        values: such as drift or forgetting, `[times]`.
+        level: of progress.
+
+    Returns:
+        The value, a scalar; NaN if the level is never reached.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.sample_arrays`; progress or values is not a vector.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(value_at_crossing(jnp.array([0.0, 0.5, 1.0]), jnp.array([0.0, 1.0, 3.0]), 0.75))
+        2.0
+    """
+    progress, values = _points(progress=progress, values=values)
+    reached = progress >= level
+    after = jnp.argmax(reached)
+    before = jnp.maximum(after - 1, 0)
+    part = (level - progress[before]) / jnp.where(after > 0, progress[after] - progress[before], 1.0)
+    value = values[before] + part * (values[after] - values[before])
+    return jnp.where(jnp.any(reached), value, jnp.nan)
+
+
 def quadratic_r2(x: Points, y: Points) -> Scalar:
     """The R² of the least-squares parabola y = a + b x + c x², the published fit of the forgetting law.
 

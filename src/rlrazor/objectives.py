@@ -343,9 +343,9 @@ def rloo_advantage(reward: Samples) -> Advantages:
         Kool, van Hoof, Welling, "Buy 4 REINFORCE Samples, Get a Baseline for Free!", 2019; Ahmadian et al., "Back to
         Basics", arXiv:2402.14740.
     """
-    (reward,) = sample_arrays(reward=reward)
-    group_size = _at_least_two("samples of reward", reward.shape[-1])
-    return _centred(reward) * (group_size / (group_size - 1))
+    centred = dr_grpo_advantage(reward)
+    group_size = centred.shape[-1]
+    return centred * (group_size / (group_size - 1))
 
 
 def dr_grpo_advantage(reward: Samples) -> Advantages:
@@ -370,7 +370,8 @@ def dr_grpo_advantage(reward: Samples) -> Advantages:
     """
     (reward,) = sample_arrays(reward=reward)
     _at_least_two("samples of reward", reward.shape[-1])
-    return _centred(reward)
+    from_first = reward - reward[..., :1]  # exactly 0 where all are equal
+    return from_first - from_first.mean(-1, keepdims=True)
 
 
 def grpo_advantage(reward: Samples) -> Advantages:
@@ -489,11 +490,10 @@ def kl_penalty_loss(log_prob: Samples, log_prob_ref: Samples) -> PerRow:
     return jnp.square(log_prob - log_prob_ref).mean(-1) / 2
 
 
-def _at_least_two(name: str, count: int) -> int:
-    """`count`, unless it is below 2: one sample has nothing to be compared with."""
+def _at_least_two(name: str, count: int) -> None:
+    """Raise if there are fewer: one sample has nothing to be compared with."""
     if not count >= 2:
         raise ValueError(f"{name} must be at least 2, got {count}")
-    return count
 
 
 def _binomial_mean(
@@ -520,12 +520,6 @@ def _clipped(
     low, high = log_old + jnp.log(jnp.maximum(1 - clip, 0.0)), log_old + jnp.log1p(clip)
     counted = jnp.where(advantage < 0, jnp.maximum(log_policy, low), jnp.minimum(log_policy, high))
     return mass_times(jnp.where(log_old > -jnp.inf, counted, -jnp.inf), jax.lax.stop_gradient(advantage))
-
-
-def _centred(reward: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The reward minus its mean over the last axis: exactly 0 where all are equal."""
-    from_first = reward - reward[..., :1]
-    return from_first - from_first.mean(-1, keepdims=True)
 
 
 def _simpo(

@@ -126,7 +126,7 @@ class _Disk:
 
     def __init__(self, directory: Path, settings: Any, shapes: Leaves):
         try:
-            import orbax.checkpoint as ocp  # type: ignore[import-untyped]
+            import orbax.checkpoint as ocp
         except ImportError as error:
             raise ImportError("a sweep with a directory needs orbax: pip install 'rlrazor[experiments]'") from error
         here = jax.process_index()

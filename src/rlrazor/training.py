@@ -19,7 +19,8 @@ def train(
     *,
     num_steps: int,
     project: Callable[[Any], Any] = lambda params: params,
-) -> Params:
+    record: Callable[[Any], Any] = lambda params: params,
+) -> PyTree[Array]:
     """The path params_{k+1} = project(params_k + update_k), with update_k = optimizer(gradient(params_k, key_k)).
 
     One training; vmap over keys, learning rates or initial parameters for more.
@@ -31,9 +32,10 @@ def train(
         key: randomness, split once a step.
         num_steps: number of updates, static.
         project: brings parameters back into their domain after each update.
+        record: what to keep of the parameters, all of them unless given: params -> pytree of arrays.
 
     Returns:
-        Parameters before the first and after every update, each leaf `[num_steps + 1, ...]`.
+        What is recorded before the first and after every update, each leaf `[num_steps + 1, ...]`.
 
     Raises:
         ValueError: `num_steps` is negative.
@@ -54,7 +56,7 @@ def train(
         current, state = carry
         updates, state = optimizer.update(gradient(current, step_key), state, current)
         following = project(optax.apply_updates(current, updates))
-        return (following, state), following
+        return (following, state), record(following)
 
     _, path = jax.lax.scan(update, (params, optimizer.init(params)), jax.random.split(key, num_steps))
-    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), params, path)
+    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), record(params), path)
