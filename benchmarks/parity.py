@@ -1,10 +1,12 @@
 """A training step of ParityMNIST: ours, PyTorch eager, and the floor that its matrix products set.
 
 `python benchmarks/parity.py` prints medians over paired runs in one process, on all cores: the same network, optimiser,
-batch and sampling, no evaluation. The floor is the arithmetic of the step's matrix products, forward and backward, at
-the rate that a large product reaches in the same process. Needs the extra `bench`.
+batch and sampling, no evaluation; ours with a host device for each core, as `sweep` trains. The floor is the arithmetic
+of the step's matrix products, forward and backward, at the rate that a large product reaches in the same process. Needs
+the extra `bench`.
 """
 
+import os
 import statistics
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,15 +14,16 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import torch
 from core import paired, seconds
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 from rich.table import Table
 
 from rlrazor.tasks import images, parity
 
-NUM_STEPS, NUM_TRAININGS, NUM_PAIRS = 200, 4, 7
+NUM_STEPS, NUM_PAIRS = 200, 7
+NUM_TRAININGS = 2 * (os.cpu_count() or 1)
 
 
 def floor_seconds() -> float:
@@ -38,11 +41,11 @@ def floor_seconds() -> float:
 
 
 def ours(world: parity.World, base: parity.Base, method: str) -> Callable[[], object]:
-    """Several trainings after each other, in one program."""
+    """Several trainings in one program, shared out over the devices and after each other on each."""
     index = jnp.array(parity.METHODS.index(method))
-    optimizer = optax.adam(1e-3)
+    optimizer = parity._adam(lambda _: jnp.float32(1e-3))
+    mesh = Mesh(np.array(jax.local_devices()), ("devices",))
 
-    @jax.jit
     def trainings(world: parity.World, base: parity.Base, keys: jax.Array) -> parity.Params:
         def one(key: jax.Array) -> parity.Params:
             step = parity._update(parity._method_loss(world, base, index), optimizer)
@@ -51,8 +54,12 @@ def ours(world: parity.World, base: parity.Base, method: str) -> Callable[[], ob
 
         return jax.lax.map(one, keys)
 
-    keys = jax.random.split(jax.random.key(0), NUM_TRAININGS)
-    return lambda: jax.block_until_ready(trainings(world, base, keys))
+    everywhere, shares = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec("devices")))
+    specs = (everywhere.spec, everywhere.spec, shares.spec)
+    program = jax.jit(jax.shard_map(trainings, mesh=mesh, in_specs=specs, out_specs=shares.spec, check_vma=False))
+    world, base = jax.device_put((world, base), everywhere)
+    keys = jax.device_put(jax.random.split(jax.random.key(0), NUM_TRAININGS), shares)
+    return lambda: jax.block_until_ready(program(world, base, keys))
 
 
 def eager(world: parity.World, method: str) -> Callable[[], object]:
@@ -106,4 +113,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     main()

@@ -41,6 +41,21 @@ def reinforce(setting):
     return {"path": path, "drift": (rz.kl_divergence(log_policy[0], log_policy[-1]), jnp.argmax(path[-1]) > 1)}
 
 
+def grpo(setting):
+    """Fine-tunings of the ParityMNIST network, on noise."""
+    from rlrazor.tasks import parity
+    from rlrazor.tasks.images import Images
+
+    generator = np.random.default_rng(0)
+    pixels, labels = generator.integers(0, 256, (128, 784), np.uint8), np.arange(128, dtype=np.int32) % 10
+    digits = garments = (Images(pixels, labels), Images(pixels[:20], labels[:20]))
+    world = parity.split_world(digits, garments, num_pretrain=64)
+    base = jax.tree.map(lambda x: x[None], parity.make_base(world, parity.init_network(jax.random.key(0))))
+    rate, method = setting["rate"].astype(jnp.float32) / 1000, jnp.array(parity.METHODS.index("GRPO"))
+    run = parity.Setting(method, rate, jnp.array(False), jnp.array(0), jax.random.key(1))
+    return parity.fine_tune(world, base, run, num_steps=8, num_checkpoints=2)
+
+
 def chaos(setting):
     """Little to compile, and no bit that would not matter."""
     return jax.lax.fori_loop(0, 500, lambda _, x: 3.9 * x * (1 - x), 0.1 + setting["rate"] / 2)

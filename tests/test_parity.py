@@ -156,6 +156,24 @@ def test_schedule_is_optax_warmup_then_constant_or_cosine(cosine):
     np.testing.assert_allclose(warm, [0.2, 0.4, 0.6, 0.8, 1.0], rtol=1e-6)
 
 
+def test_adam_is_that_of_optax():
+    gradients = (
+        jax.random.normal(jax.random.key(2), (40, 300), jnp.float32)
+        * jnp.geomspace(1e-6, 1e3, 300, dtype=jnp.float32)[None]
+    )
+
+    def path(optimizer):
+        def step(moments, gradient):
+            with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer counter with floats
+                updates, moments = optimizer.update(gradient, moments)
+            return moments, updates
+
+        return jax.lax.scan(step, optimizer.init(gradients[0]), gradients)[1]
+
+    got = path(parity._adam(lambda count: 1e-3 / (count + 1).astype(jnp.float32)))
+    np.testing.assert_allclose(got, path(optax.adam(lambda count: 1e-3 / (count + 1))), rtol=1e-5)
+
+
 def test_an_epoch_shows_every_image_at_most_once_and_the_next_another_order():
     rows, keys = parity._batches(jax.random.key(0), 200, 7)
     assert rows.shape == (7, 64)

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from rlrazor.sweeps import sweep
-from tests.sweep_worker import chaos, reinforce, settings_of
+from tests.sweep_worker import chaos, grpo, reinforce, settings_of
 
 WORKER = Path(__file__).with_name("sweep_worker.py")
 RUNS = 13
@@ -110,6 +110,16 @@ def test_eight_devices_give_the_bits_of_one(loop, tmp_path):
         leaves, devices, _ = leaves_of(path)
         assert devices == 8
         assert_same_bits(leaves, loop)
+
+
+def test_a_network_trained_on_two_devices_has_the_bits_of_one(tmp_path):
+    worker = start(devices=2, train="grpo", runs=3, out=str(tmp_path / "two.npz"))
+    alone = jax.tree.leaves(sweep(grpo, settings_of(3, "grpo")))
+    finish(worker)
+    leaves, devices, _ = leaves_of(tmp_path / "two.npz")
+    assert devices == 2
+    assert_same_bits(leaves, alone)
+    assert len({leaf.tobytes() for leaf in alone[-1]}) == 3
 
 
 def test_one_trace_and_one_compilation(caplog, traced):

@@ -33,7 +33,8 @@ def sweep(
     The runs are cut in equal chunks. A chunk is shared out over the local devices, and each maps `train` over its
     share. There is one compilation, for every number in a setting is traced. After `jax.distributed.initialize` the
     chunks are dealt out: chunk c belongs to process c mod processes. Every process must be given the same settings, and
-    gets all the results. The numbers depend neither on the devices nor on the processes.
+    gets all the results. The numbers depend neither on the devices nor on the processes, unless XLA rounds `train` in
+    another way on several devices than on one, as it does where one quotient is divided again: (a / b) / c.
 
     With a directory, a finished chunk is never run again. It is written whole or not at all: a killed sweep loses no
     more than the chunks in flight, and resumed it returns the bits of an unbroken one. A directory belongs to one

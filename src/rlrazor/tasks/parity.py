@@ -6,6 +6,7 @@ perfect policies, at different distances from the base; the old task is to class
 whatever the default dtype.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
@@ -45,6 +46,7 @@ _LABELS = np.arange(NUM_LABELS)
 Params: TypeAlias = PyTree[Float[Array, "..."]]
 Inputs: TypeAlias = Float[Array, "images inputs"]
 LogPolicy: TypeAlias = Float[Array, "images labels"]
+Hidden: TypeAlias = Float[Array, "images hidden"]
 Scalar: TypeAlias = Float[Array, ""]
 
 
@@ -86,12 +88,18 @@ class Base(NamedTuple):
         log_train: its policy on the digits of the fine-tuning, `[images, 10]`.
         log_teacher: the policy that distillation learns from, there, `[images, 10]`.
         fisher: diagonal of its Fisher information on held-out garments, shaped like `params`.
+        log_new: its policy on held-out digits, `[images, 10]`.
+        hidden_new: its last hidden layer there, `[images, 256]`.
+        log_old: its policy on held-out garments, `[images, 10]`.
     """
 
     params: Params
     log_train: LogPolicy
     log_teacher: LogPolicy
     fisher: Params
+    log_new: LogPolicy
+    hidden_new: Hidden
+    log_old: LogPolicy
 
 
 class Measures(NamedTuple):
@@ -168,7 +176,7 @@ class Network(nnx.Module):
         layers = [nnx.Linear(a, b, rngs=rngs, dtype=jnp.float32) for a, b in pairwise(widths)]
         self.layers = nnx.List(layers)
 
-    def __call__(self, inputs: Inputs) -> tuple[LogPolicy, Float[Array, "images hidden"]]:
+    def __call__(self, inputs: Inputs) -> tuple[LogPolicy, Hidden]:
         """The log-policy and the last hidden layer."""
         hidden = inputs
         for layer in self.layers[:-1]:
@@ -198,7 +206,7 @@ def init_network(key: Key[Array, ""]) -> Params:
     return nnx.split(Network(nnx.Rngs(key)))[1]
 
 
-def apply_network(params: Params, inputs: Inputs) -> tuple[LogPolicy, Float[Array, "images hidden"]]:
+def apply_network(params: Params, inputs: Inputs) -> tuple[LogPolicy, Hidden]:
     """The policy of a network.
 
     Args:
@@ -336,8 +344,9 @@ def pretrain(world: World, skew: Scalar, key: Key[Array, ""], *, num_steps: int,
     def loss(params: Params, rows: Int[Array, " batch"], _: Any) -> Scalar:
         return sft_loss(apply_network(params, inputs[rows])[0], target[rows]).mean()
 
-    state = _start(init_network(start), optax.adam(rate))
-    (params, _), _ = jax.lax.scan(_update(loss, optax.adam(rate)), state, _batches(keys[0], len(inputs), num_steps))
+    optimizer, params = _adam(lambda _: jnp.float32(rate)), init_network(start)
+    batches = _batches(keys[0], len(inputs), num_steps)
+    (params, _), _ = jax.lax.scan(_update(loss, optimizer), (params, optimizer.init(params)), batches)
     return params
 
 
@@ -369,7 +378,16 @@ def make_base(world: World, params: Params, log_teacher: LogPolicy | None = None
         return jax.tree.map(lambda t, s: t + jnp.tensordot(share, s**2, axes=1), total, scores), None
 
     fisher, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), sample)
-    return Base(params, log_train, log_train if log_teacher is None else log_teacher, fisher)
+    log_new, hidden_new = apply_network(params, world.test_new.inputs)
+    return Base(
+        params=params,
+        log_train=log_train,
+        log_teacher=log_train if log_teacher is None else log_teacher,
+        fisher=fisher,
+        log_new=log_new,
+        hidden_new=hidden_new,
+        log_old=apply_network(params, world.test_old.inputs)[0],
+    )
 
 
 def fine_tune(
@@ -403,7 +421,7 @@ def fine_tune(
     if num_checkpoints < 1 or num_steps < 1 or num_steps % num_checkpoints:
         raise ValueError(f"num_steps must be a multiple of num_checkpoints {num_checkpoints}, got {num_steps}")
     base = jax.tree.map(lambda leaf: leaf[setting.base], bases)
-    optimizer = optax.adam(lambda count: setting.rate * schedule(count, setting.cosine, num_steps))
+    optimizer = _adam(lambda count: setting.rate * schedule(count, setting.cosine, num_steps))
     step = _update(_method_loss(world, base, setting.method), optimizer)
     batches = _batches(setting.key, len(world.train.inputs), num_steps)
     segments = jax.tree.map(lambda leaf: leaf.reshape(num_checkpoints, -1, *leaf.shape[1:]), batches)
@@ -412,8 +430,7 @@ def fine_tune(
         state, _ = jax.lax.scan(step, state, part)
         return state, measure(world, base, state[0])
 
-    state = _start(base.params, optimizer)
-    (params, _), path = jax.lax.scan(segment, state, segments)
+    (params, _), path = jax.lax.scan(segment, (base.params, optimizer.init(base.params)), segments)
     first = measure(world, base, base.params)
     measures = jax.tree.map(lambda one, rest: jnp.concatenate([one[None], rest]), first, path)
     return measures, apply_network(params, world.train.inputs)[0]
@@ -462,27 +479,24 @@ def measure(world: World, base: Base, params: Params) -> Measures:
         1.0000
     """
     (new, hidden), (old, _) = (apply_network(params, task.inputs) for task in (world.test_new, world.test_old))
-    (base_new, base_hidden), (base_old, _) = (
-        apply_network(base.params, task.inputs) for task in (world.test_new, world.test_old)
-    )
     change = jax.tree.map(jnp.subtract, params, base.params)
     leaves = jax.tree.leaves(change)
-    moved = hidden - base_hidden
+    moved = hidden - base.hidden_new
     fisher = sum((f * d**2).sum() for f, d in zip(jax.tree.leaves(base.fisher), leaves, strict=True))
-    least = kl_divergence(_success(new, world.test_new.accept), _success(base_new, world.test_new.accept)).mean()
+    least = kl_divergence(_success(new, world.test_new.accept), _success(base.log_new, world.test_new.accept)).mean()
     return Measures(
-        excess=reverse_drift(base_new, new) - least,
+        excess=reverse_drift(base.log_new, new) - least,
         parity=_accuracy(new, world.test_new.accept),
         success=jnp.where(world.test_new.accept, jnp.exp(new), 0.0).sum(-1).mean(),
         garments=_accuracy(old, world.test_old.accept),
-        **_distances(base_new, new, ""),
-        **_distances(base_old, old, "old_"),
+        **_distances(base.log_new, new, ""),
+        **_distances(base.log_old, old, "old_"),
         weight_l1=sum(jnp.abs(leaf).sum() for leaf in leaves) / sum(leaf.size for leaf in leaves),
         weight_fisher=jnp.sqrt(fisher),
         weight_spectral=jnp.stack([spectral_norm(leaf) for leaf in leaves if leaf.ndim == 2]).sum(),
         activation_l1=jnp.abs(moved).mean(),
         activation_l2=jnp.sqrt((moved**2).sum(-1)).mean(),
-        cknna=cknna(hidden[:500], base_hidden[:500]),
+        cknna=cknna(hidden[:500], base.hidden_new[:500]),
     )
 
 
@@ -510,7 +524,7 @@ def _distances(base: LogPolicy, policy: LogPolicy, prefix: str) -> dict[str, Sca
 
 
 def spectral_norm(matrix: Float[Array, "rows columns"], num_iterations: int = 30) -> Scalar:
-    """The largest singular value, by power iteration from the row of largest norm.
+    """The largest singular value, by power iteration on the smaller Gram matrix from its row of largest norm.
 
     Args:
         matrix: `[rows, columns]`.
@@ -524,16 +538,15 @@ def spectral_norm(matrix: Float[Array, "rows columns"], num_iterations: int = 30
         >>> print(f"{spectral_norm(jnp.array([[3.0, 0.0], [0.0, 1.0]])):.4f}")
         3.0000
     """
+    gram = matrix.T @ matrix if len(matrix) > matrix.shape[1] else matrix @ matrix.T
 
     def unit(x: Array) -> Array:
         norm = jnp.sqrt((x**2).sum())
         return x / jnp.where(norm > 0, norm, 1.0)
 
-    def iterate(_: Any, x: Array) -> Array:
-        return unit(matrix.T @ (matrix @ x))
-
-    start = matrix[jnp.argmax((matrix**2).sum(-1))]
-    return jnp.sqrt(((matrix @ jax.lax.fori_loop(0, num_iterations, iterate, unit(start))) ** 2).sum())
+    start = unit(gram[jnp.argmax((gram**2).sum(-1))])
+    top = jax.lax.fori_loop(0, num_iterations, lambda _, x: unit(gram @ x), start)
+    return jnp.sqrt(top @ (gram @ top))
 
 
 def cknna(features: Float[Array, "items a"], others: Float[Array, "items b"], num_neighbours: int = 10) -> Scalar:
@@ -563,9 +576,10 @@ def cknna(features: Float[Array, "items a"], others: Float[Array, "items b"], nu
     def kernel(x: Array) -> tuple[Array, Array]:
         similarity = x @ x.T
         own = jnp.eye(len(x), dtype=bool)
-        edge = jax.lax.top_k(jnp.where(own, -jnp.inf, similarity), num_neighbours)[0][:, -1:]
-        centred = similarity - similarity.mean(0, keepdims=True) - similarity.mean(1, keepdims=True)
-        return centred + similarity.mean(), (similarity >= edge) & ~own
+        nearest = jax.lax.top_k(jnp.where(own, -jnp.inf, similarity), num_neighbours)[0]
+        edge = nearest.min(-1, keepdims=True)  # nearest[:, -1:] would make XLA sort whole rows, ten times slower
+        centred = similarity - similarity.mean(0, keepdims=True)
+        return centred - centred.mean(1, keepdims=True), (similarity >= edge) & ~own
 
     (a, near_a), (b, near_b) = kernel(features), kernel(others)
 
@@ -626,8 +640,35 @@ def _method_loss(world: World, base: Base, method: Int[Array, ""]) -> Callable[[
     return loss
 
 
-def _start(params: Params, optimizer: optax.GradientTransformation) -> tuple[Params, Any]:
-    return params, optimizer.init(params)
+class _Moments(NamedTuple):
+    done: Int[Array, ""]
+    first: Params
+    second: Params
+
+
+def _adam(rate: Callable[[Array], Scalar]) -> optax.GradientTransformation:
+    """Adam, with both bias corrections in the step size.
+
+    This is `optax.adam`, in the order that Kingma and Ba, arXiv:1412.6980, section 2, recommend. XLA rounds the two
+    divisions of the other order in one way on one device and in another on several, and sampled answers amplify that.
+    """
+    decay, decay_second, epsilon = 0.9, 0.999, 1e-8
+
+    def init(params: Any) -> _Moments:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return _Moments(jnp.zeros((), jnp.int32), zeros, zeros)
+
+    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, _Moments]:
+        done = state.done + 1
+        first = jax.tree.map(lambda m, g: decay * m + (1 - decay) * g, state.first, gradient)
+        second = jax.tree.map(lambda v, g: decay_second * v + (1 - decay_second) * g**2, state.second, gradient)
+        weight, weight_second = (-jnp.expm1(done.astype(jnp.float32) * math.log(d)) for d in (decay, decay_second))
+        scale = jnp.sqrt(weight_second)
+        size = rate(state.done) * scale / weight
+        updates = jax.tree.map(lambda m, v: -size * m / (jnp.sqrt(v) + epsilon * scale), first, second)
+        return updates, _Moments(done, first, second)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _update(
@@ -638,8 +679,7 @@ def _update(
     def step(state: tuple[Params, Any], batch: tuple[Array, Array]) -> tuple[tuple[Params, Any], None]:
         params, moments = state
         gradient = jax.grad(loss)(params, *batch)
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer counter with floats
-            updates, moments = optimizer.update(gradient, moments, params)
+        updates, moments = optimizer.update(gradient, moments, params)
         return (optax.apply_updates(params, updates), moments), None
 
     return step
