@@ -18,11 +18,17 @@ def world():
     return parity.split_world(load_mnist(), load_fashion(), num_test=100)
 
 
+measure = jax.jit(parity.measure)
+
+
+@jax.jit
+def pretrain(world, skew):
+    return parity.pretrain(world, skew, jax.random.key(0), num_steps=60)
+
+
 @pytest.fixture(scope="module")
 def params(world):
-    return jax.jit(lambda world, key: parity.pretrain(world, jnp.zeros(()), key, num_steps=60))(
-        world, jax.random.key(0)
-    )
+    return pretrain(world, jnp.zeros(()))
 
 
 @pytest.fixture(scope="module")
@@ -125,15 +131,13 @@ def test_network_is_the_published_perceptron(world, params):
 
 
 def test_pretraining_learns_both_tasks(world, base):
-    measures = parity.measure(world, base, base.params)
+    measures = measure(world, base, base.params)
     assert measures.parity > 0.75
     assert measures.garments > 0.5
 
 
 def test_skewed_pretraining_prefers_the_smaller_digits(world):
-    skewed = jax.jit(lambda world, key: parity.pretrain(world, jnp.ones(()), key, num_steps=60))(
-        world, jax.random.key(0)
-    )
+    skewed = pretrain(world, jnp.ones(()))
     policy = np.exp(parity.apply_network(skewed, world.test_new.inputs)[0])
     right = np.where(world.test_new.accept, policy, 0)
     shares = (right / right.sum(-1, keepdims=True)).sum(0) / np.asarray(world.test_new.accept).sum(0)
@@ -298,7 +302,7 @@ def moved(params):
 
 
 def test_distances_are_those_of_the_float64_network(world, base, moved):
-    measures = parity.measure(world, base, moved)
+    measures = measure(world, base, moved)
     for prefix, task in (("", world.test_new), ("old_", world.test_old)):
         (log_p, _), (log_q, _) = (forward_in_float64(x, task.inputs) for x in (base.params, moved))
         p, q, m = np.exp(log_p), np.exp(log_q), np.log((np.exp(log_p) + np.exp(log_q)) / 2)
@@ -323,7 +327,7 @@ def test_excess_is_the_drift_inside_the_correct_and_inside_the_wrong_answers(wor
         for side in (accept, ~accept):
             inside, ref = q[side] / q[side].sum(), p[side] / p[side].sum()
             total += q[side].sum() * (inside * np.log(inside / ref)).sum() / len(log_p)
-    np.testing.assert_allclose(parity.measure(world, base, moved).excess, total, rtol=5e-3)
+    np.testing.assert_allclose(measure(world, base, moved).excess, total, rtol=5e-3)
 
 
 def test_drift_below_a_millionth_is_accurate_in_float32(world, base):
@@ -332,7 +336,7 @@ def test_drift_below_a_millionth_is_accurate_in_float32(world, base):
     (exact_p, _), (exact_q, _) = (forward_in_float64(x, world.test_new.inputs) for x in (base.params, near))
     exact = kl_in_float64(exact_p, exact_q)
     assert 1e-9 < exact < 1e-6
-    measured = parity.measure(world, base, near).forward
+    measured = measure(world, base, near).forward
     assert measured.dtype == jnp.float32
     np.testing.assert_allclose(measured, exact, rtol=0.05)
     log_p, log_q = (parity.apply_network(x, world.test_new.inputs)[0] for x in (base.params, near))
@@ -344,7 +348,7 @@ def test_drift_below_a_millionth_is_accurate_in_float32(world, base):
 
 
 def test_weight_measures_are_their_definitions(world, base, moved):
-    measures = parity.measure(world, base, moved)
+    measures = measure(world, base, moved)
     change = [
         b - a for (x, y) in zip(layers(base.params), layers(moved), strict=True) for a, b in zip(x, y, strict=True)
     ]

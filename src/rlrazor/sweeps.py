@@ -36,6 +36,9 @@ def sweep(
     gets all the results. The numbers depend neither on the devices nor on the processes, unless XLA rounds `train` in
     another way on several devices than on one, as it does where one quotient is divided again: (a / b) / c.
 
+    A CPU is one device unless told otherwise: `jax.config.update("jax_num_cpu_devices", cores)`, before the first
+    computation, trains on every core at once.
+
     With a directory, a finished chunk is never run again. It is written whole or not at all: a killed sweep loses no
     more than the chunks in flight, and resumed it returns the bits of an unbroken one. A directory belongs to one
     `train`: a chunk knows its settings and the shapes of its results, but not the function between them.
