@@ -5,9 +5,10 @@ classifies garments and knows parity a little is fine-tuned on parity, where eve
 by nine methods at many learning rates. Embedded data: 5,000 MNIST digits, 4,000 Fashion-MNIST garments.
 
 The ordering reproduces up to a parity accuracy of about 0.94: SFT on the oracle keeps most of the old task, then GRPO
-with a KL penalty, GRPO, SFT on two labels, SFT on one. Beyond, plain GRPO falls behind SFT on two labels. Drift on new
-inputs predicts forgetting much better than changes of weights do and little better than those of activations, for
-methods that only see the new task; forward and reverse drift, total variation and L2 are all alike.
+with a KL penalty, GRPO, SFT on two labels, SFT on one. Beyond, plain GRPO falls behind SFT on two labels, by how much
+hangs on rounding: at 0.96 it kept 0.21 to 0.33 in runs that rounded differently, SFT 0.37. Drift on new inputs predicts
+forgetting much better than changes of weights do and little better than those of activations, for methods that only see
+the new task; forward and reverse drift, total variation and L2 are all alike.
 Replay breaks the law: it drifts as far as SFT and forgets nothing.
 
 Does the network obey the tabular theory? From a base that is skewed inside the correct answers plain GRPO leaves the
@@ -288,9 +289,8 @@ def retained(results: Results, method: str, accuracy: float) -> float:
     return float(np.mean([kept.max() for kept in best if kept.size])) if any(kept.size for kept in best) else np.nan
 
 
-def smallest_step(results: Results, accuracy: float) -> float:
-    """Smallest difference of what is retained between neighbours in ORDER; negative where the order breaks."""
-    kept = [retained(results, method, accuracy) for method in ORDER]
+def smallest_step(kept: list[float]) -> float:
+    """Smallest difference between neighbours; negative where the order breaks."""
     return min(better - worse for better, worse in pairwise(kept))
 
 
@@ -359,9 +359,9 @@ def claims(results: Results) -> list[Claim]:
             "held-out images.",
             source=f"{paper}, figure 3",
             expected=at_least(-2 * results.standard_error.item()),
-            measured=smallest_step(results, results.accuracy),
-            control=f"at parity accuracy {results.later_accuracy:g}, where plain GRPO has fallen behind SFT 2",
-            control_measured=smallest_step(results, results.later_accuracy),
+            measured=smallest_step([kept[method] for method in ORDER]),
+            control="with replay SFT 1 keeps most of all",
+            control_measured=smallest_step([kept[method] for method in (*ORDER[:-1], "SFT 1 + replay")]),
             note="Garments kept: "
             + ", ".join(f"{method} {value:.2f}" for method, value in kept.items())
             + f"; at {results.later_accuracy:g} "

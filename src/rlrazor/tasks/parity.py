@@ -590,7 +590,7 @@ def cknna(features: Float[Array, "items a"], others: Float[Array, "items b"], nu
 
 
 def _method_loss(world: World, base: Base, method: Int[Array, ""]) -> Callable[[Params, Array, Array], Scalar]:
-    """The sampled loss of the method on a batch of images: (params, rows, key) -> loss."""
+    """The sampled loss of the method on a batch of images: (params, rows, uniform numbers) -> loss."""
     accept = world.train.accept
 
     def evenly_over(*answers: int) -> LogPolicy:
@@ -606,9 +606,8 @@ def _method_loss(world: World, base: Base, method: Int[Array, ""]) -> Callable[[
     }
     target = jax.lax.switch(method, [demonstrations.get(name, lambda: base.log_train) for name in METHODS])
 
-    def loss(params: Params, rows: Array, key: Array) -> Scalar:
+    def loss(params: Params, rows: Array, uniform: Array) -> Scalar:
         log_policy = apply_network(params, world.train.inputs[rows])[0]
-        uniform = jax.random.uniform(key, (len(rows), GROUP_SIZE), jnp.float32)
 
         def imitate() -> Scalar:
             answers = inverse_cdf(target[rows], uniform[:, :1])
@@ -685,10 +684,16 @@ def _update(
     return step
 
 
-def _batches(key: Key[Array, ""], num_images: int, num_steps: int) -> tuple[Int[Array, "steps batch"], Array]:
-    """Rows of every batch, each epoch in another order, and a key for each."""
+def _batches(
+    key: Key[Array, ""], num_images: int, num_steps: int
+) -> tuple[Int[Array, "steps batch"], Float[Array, "steps batch group"]]:
+    """Rows of every batch, each epoch in another order, and uniform numbers to sample answers with.
+
+    All are drawn at once: a CPU takes longer to start the random generator for a batch than to run it.
+    """
     order, draws = jax.random.split(key)
     per_epoch = num_images // BATCH_SIZE
     epochs = jax.random.split(order, -(-num_steps // per_epoch))
     rows = jax.vmap(lambda k: jax.random.permutation(k, num_images)[: per_epoch * BATCH_SIZE])(epochs)
-    return rows.reshape(-1, BATCH_SIZE)[:num_steps], jax.random.split(draws, num_steps)
+    uniform = jax.random.uniform(draws, (num_steps, BATCH_SIZE, GROUP_SIZE), jnp.float32)
+    return rows.reshape(-1, BATCH_SIZE)[:num_steps], uniform
