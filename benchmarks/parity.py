@@ -73,12 +73,11 @@ def eager(world: parity.World, method: str) -> Callable[[], object]:
             layers = [layer for a, b in pairwise(widths) for layer in (torch.nn.Linear(a, b), torch.nn.ReLU())]
             net = torch.nn.Sequential(*layers, torch.nn.Linear(widths[-1], parity.NUM_LABELS))
             optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-            order = torch.randperm(len(inputs))
             for step in range(NUM_STEPS):
-                if step % (len(inputs) // parity.BATCH_SIZE) == 0:
+                batch = step % (len(inputs) // parity.BATCH_SIZE)
+                if batch == 0:
                     order = torch.randperm(len(inputs))
-                start = step % (len(inputs) // parity.BATCH_SIZE) * parity.BATCH_SIZE
-                rows = order[start : start + parity.BATCH_SIZE]
+                rows = order[batch * parity.BATCH_SIZE :][: parity.BATCH_SIZE]
                 log_policy = torch.log_softmax(net(inputs[rows]), -1)
                 if method == "GRPO":
                     answers = torch.multinomial(log_policy.exp(), parity.GROUP_SIZE, replacement=True)
