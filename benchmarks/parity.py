@@ -1,16 +1,21 @@
-"""A training step of ParityMNIST: ours, PyTorch eager, and the floor that its matrix products set.
+"""ParityMNIST: our trainings, PyTorch eager's, and the floor that their matrix products set.
 
-`python benchmarks/parity.py` prints medians over paired runs in one process, on all cores: the same network, optimiser,
-batch and sampling, no evaluation; ours with a host device for each core, as `sweep` trains. The floor is the arithmetic
-of the step's matrix products, forward and backward, at the rate that a large product reaches in the same process. Needs
-the extra `bench`.
+`python benchmarks/parity.py` prints medians over paired runs in one process, on all cores: every method with the same
+network, optimiser, batch, sampling and evaluation; ours with a host device for each core, as `sweep` trains. The first
+table has steps alone, the second whole trainings with the measures of the base and of four checkpoints. The floor is
+the arithmetic of the network's matrix products, forward and backward, at the rate that a large product reaches in the
+same process. "Best of PyTorch" has its fused Adam and a process for each core, at best: one thread's time over the
+cores. On a GPU there is a third table: trainings per second by how many are batched. Needs the extra `bench`.
 """
 
 import os
 import statistics
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
+import eager
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,93 +27,128 @@ from rich.table import Table
 
 from rlrazor.tasks import images, parity
 
-NUM_STEPS, NUM_PAIRS = 200, 7
-NUM_TRAININGS = 2 * (os.cpu_count() or 1)
+NUM_STEPS, NUM_CHECKPOINTS, NUM_PAIRS = 228, 4, 7
+NUM_TRAININGS = os.cpu_count() or 1
+RATE = 1e-3
+NUM_BATCHED = (8, 32, 128, 512)
+PRODUCTS = [a * b for a, b in pairwise((parity.NUM_PIXELS + 1, *parity.WIDTHS, parity.NUM_LABELS))]
+FORWARD = 2 * sum(PRODUCTS)  # multiplications and additions for an image
+STEP = parity.BATCH_SIZE * (3 * FORWARD - 2 * PRODUCTS[0])  # the images need no gradient; replay has two batches
 
 
-def floor_seconds() -> float:
-    """Of one step: its multiplications and additions over the rate of a 2048 x 2048 product."""
-    widths = (parity.NUM_PIXELS + 1, *parity.WIDTHS, parity.NUM_LABELS)
-    products = [a * b for a, b in pairwise(widths)]
-    operations = 2 * parity.BATCH_SIZE * (3 * sum(products) - products[0])  # the images need no gradient
+def rate_of_products() -> float:
+    """Multiplications and additions a second in a 2048 x 2048 product."""
     size = 2048
     x = jnp.ones((size, size), jnp.float32)
     product = jax.jit(lambda x: x @ x)
     product(x).block_until_ready()
-    return (
-        operations * statistics.median(seconds(lambda: product(x).block_until_ready()) for _ in range(9)) / 2 / size**3
+    return 2 * size**3 / statistics.median(seconds(lambda: product(x).block_until_ready()) for _ in range(9))
+
+
+def steps(world: parity.World, bases: parity.Base, setting: parity.Setting) -> parity.Params:
+    """The steps of one training alone."""
+    base = jax.tree.map(lambda leaf: leaf[setting.base], bases)
+    optimizer = parity._adam(lambda count: setting.rate * parity.schedule(count, setting.cosine, NUM_STEPS))
+    step = parity._update(parity._method_gradient(world, base, setting.method), optimizer)
+    batches = parity._batches(setting.key, len(world.train.inputs), NUM_STEPS)
+    return jax.lax.scan(step, (base.params, optimizer.init(base.params)), batches)[0][0]
+
+
+def training(world: parity.World, bases: parity.Base, setting: parity.Setting) -> parity.Measures:
+    """The same with its measures."""
+    return parity.fine_tune(world, bases, setting, num_steps=NUM_STEPS, num_checkpoints=NUM_CHECKPOINTS)[0]
+
+
+def settings(methods: tuple[str, ...]) -> parity.Setting:
+    """Trainings that differ in their random numbers, too."""
+    number = len(methods)
+    return parity.Setting(
+        method=np.array([parity.METHODS.index(method) for method in methods], np.int32),
+        rate=np.full(number, RATE, np.float32),
+        cosine=np.zeros(number, bool),
+        base=np.zeros(number, np.int32),
+        key=jax.random.split(jax.random.key(0), number),
     )
 
 
-def ours(world: parity.World, base: parity.Base, method: str) -> Callable[[], object]:
-    """Several trainings in one program, shared out over the devices and after each other on each."""
-    index = jnp.array(parity.METHODS.index(method))
-    optimizer = parity._adam(lambda _: jnp.float32(1e-3))
+def ours(train: Callable[..., Any], world: parity.World, bases: parity.Base) -> Callable[[str], Callable[[], object]]:
+    """A training for each core at once: by method, for one program runs them all."""
     mesh = Mesh(np.array(jax.local_devices()), ("devices",))
-
-    def trainings(world: parity.World, base: parity.Base, keys: jax.Array) -> parity.Params:
-        def one(key: jax.Array) -> parity.Params:
-            step = parity._update(parity._method_loss(world, base, index), optimizer)
-            batches = parity._batches(key, len(world.train.inputs), NUM_STEPS)
-            return jax.lax.scan(step, (base.params, optimizer.init(base.params)), batches)[0][0]
-
-        return jax.lax.map(one, keys)
-
     everywhere, shares = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec("devices")))
+
+    def trainings(world: parity.World, bases: parity.Base, share: parity.Setting) -> Any:
+        return jax.lax.map(partial(train, world, bases), share)
+
     specs = (everywhere.spec, everywhere.spec, shares.spec)
     program = jax.jit(jax.shard_map(trainings, mesh=mesh, in_specs=specs, out_specs=shares.spec, check_vma=False))
-    world, base = jax.device_put((world, base), everywhere)
-    keys = jax.device_put(jax.random.split(jax.random.key(0), NUM_TRAININGS), shares)
-    return lambda: jax.block_until_ready(program(world, base, keys))
+    world, bases = jax.device_put((world, bases), everywhere)
+
+    def of_method(method: str) -> Callable[[], object]:
+        share = jax.device_put(settings((method,) * NUM_TRAININGS), shares)
+        return lambda: jax.block_until_ready(program(world, bases, share))
+
+    return of_method
 
 
-def eager(world: parity.World, method: str) -> Callable[[], object]:
-    """The same in PyTorch, a Python loop."""
-    inputs, accept = (torch.from_numpy(np.array(x)) for x in world.train)
-    label = torch.from_numpy(np.array(world.train.accept)[:, 1].astype(np.int64))
+def check_measures(world: parity.World, base: parity.Base) -> None:
+    """Both sides measure the same: a network with other parameters than the base, by either."""
+    params = jax.tree.map(lambda leaf: leaf + 0.02 * jnp.sin(jnp.arange(leaf.size)).reshape(leaf.shape), base.params)
+    theirs = eager.measure(eager.to_torch(world), eager.to_torch(base), eager.network(params))
+    for name, value in jax.jit(parity.measure)(world, base, params)._asdict().items():
+        np.testing.assert_allclose(theirs[name].item(), value, rtol=1e-3, err_msg=name)
 
-    def run() -> None:
-        for _ in range(NUM_TRAININGS):
-            widths = (parity.NUM_PIXELS + 1, *parity.WIDTHS)
-            layers = [layer for a, b in pairwise(widths) for layer in (torch.nn.Linear(a, b), torch.nn.ReLU())]
-            net = torch.nn.Sequential(*layers, torch.nn.Linear(widths[-1], parity.NUM_LABELS))
-            optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-            for step in range(NUM_STEPS):
-                batch = step % (len(inputs) // parity.BATCH_SIZE)
-                if batch == 0:
-                    order = torch.randperm(len(inputs))
-                rows = order[batch * parity.BATCH_SIZE :][: parity.BATCH_SIZE]
-                log_policy = torch.log_softmax(net(inputs[rows]), -1)
-                if method == "GRPO":
-                    answers = torch.multinomial(log_policy.exp(), parity.GROUP_SIZE, replacement=True)
-                    reward = accept[rows].gather(1, answers).float()
-                    deviation = reward.std(1, correction=0, keepdim=True)
-                    advantage = (reward - reward.mean(1, keepdim=True)) / deviation.clamp(min=1e-8)
-                    loss = -(advantage * log_policy.gather(1, answers)).mean()
-                else:
-                    loss = torch.nn.functional.nll_loss(log_policy, label[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
 
-    return run
+def compare(
+    title: str, train: Callable[..., Any], num_checkpoints: int, world: parity.World, base: parity.Base
+) -> Table:
+    """A row for each method, and two for the most that we could get out of PyTorch."""
+    unit = 1 if num_checkpoints else NUM_STEPS  # by the training, or by the step
+    images_seen = len(world.test_new.inputs) + len(world.test_old.inputs)
+    evaluations = (num_checkpoints + 1) * images_seen * FORWARD if num_checkpoints else 0
+    table = Table(title, "floor", "ours", "PyTorch eager", "floor / ours", "floor / eager", "eager / ours")
+    program = ours(train, world, jax.tree.map(lambda leaf: leaf[None], base))
+    cores = torch.get_num_threads()
+    for method, best in [(method, False) for method in parity.METHODS] + [("SFT 1", True), ("GRPO", True)]:
+        at_once = cores if best else 1
+        torch.set_num_threads(cores // at_once)
+        mine, theirs = program(method), eager.train(world, base, method, RATE, NUM_STEPS, num_checkpoints, fused=best)
+        mine()
+        theirs()
+        batches = 2 if method.endswith("replay") else 1
+        floor = (NUM_STEPS * batches * STEP + evaluations) / rate_of_products()
+        first, second, ratio = paired(mine, theirs, NUM_PAIRS)
+        first, second, ratio = first / NUM_TRAININGS, second / at_once, ratio * NUM_TRAININGS / at_once
+        times = [f"{1e3 * time / unit:.{0 if num_checkpoints else 2}f} ms" for time in (floor, first, second)]
+        ratios = [f"{x:.2f}" for x in (floor / first, floor / second, ratio)]
+        table.add_row(f"{method}, best of PyTorch" if best else method, *times, *ratios)
+    torch.set_num_threads(cores)
+    return table
+
+
+def batched(world: parity.World, base: parity.Base) -> Table:
+    """Trainings per second by how many, of all methods, are one batched program."""
+    table = Table("trainings at once", "trainings per second")
+    program = jax.jit(jax.vmap(partial(training, world, jax.tree.map(lambda leaf: leaf[None], base))))
+    for number in NUM_BATCHED:
+        runs = settings(parity.METHODS * (number // len(parity.METHODS) + 1))
+        runs = jax.tree.map(lambda leaf, number=number: leaf[:number], runs)
+        jax.block_until_ready(program(runs))
+        took = statistics.median(seconds(lambda runs=runs: jax.block_until_ready(program(runs))) for _ in range(3))
+        table.add_row(str(number), f"{number / took:.1f}")
+    return table
 
 
 def main() -> None:
-    """Print the table."""
-    world = parity.split_world(images.load_mnist(), images.load_fashion(), num_test=100)
+    """Print the tables."""
+    world = parity.split_world(images.load_mnist(), images.load_fashion(), num_test=1000)
     base = jax.jit(parity.make_base)(world, parity.init_network(jax.random.key(0)))
-    steps = NUM_STEPS * NUM_TRAININGS
-    title = f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__}"
-    table = Table("a step of", "floor", "ours", "PyTorch eager", "floor / ours", "eager / ours", title=title)
-    for method in ("SFT 1", "GRPO"):
-        jitted, looped = ours(world, base, method), eager(world, method)
-        jitted()
-        floor = floor_seconds()
-        mine, theirs, ratio = paired(jitted, looped, NUM_PAIRS)
-        milliseconds = [f"{x * 1e3:.2f} ms" for x in (floor, mine / steps, theirs / steps)]
-        table.add_row(method, *milliseconds, f"{floor * steps / mine:.2f}", f"{ratio:.2f}")
-    Console().print(table)
+    check_measures(world, base)
+    console = Console()
+    console.print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__}")
+    console.print(compare("a step of", steps, 0, world, base))
+    console.print(compare("a training with", training, NUM_CHECKPOINTS, world, base))
+    if jax.default_backend() != "cpu":
+        console.print(batched(world, base))
 
 
 if __name__ == "__main__":

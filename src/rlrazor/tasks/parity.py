@@ -346,7 +346,7 @@ def pretrain(world: World, skew: Scalar, key: Key[Array, ""], *, num_steps: int,
 
     optimizer, params = _adam(lambda _: jnp.float32(rate)), init_network(start)
     batches = _batches(keys[0], len(inputs), num_steps)
-    (params, _), _ = jax.lax.scan(_update(loss, optimizer), (params, optimizer.init(params)), batches)
+    (params, _), _ = jax.lax.scan(_update(jax.grad(loss), optimizer), (params, optimizer.init(params)), batches)
     return params
 
 
@@ -422,17 +422,17 @@ def fine_tune(
         raise ValueError(f"num_steps must be a multiple of num_checkpoints {num_checkpoints}, got {num_steps}")
     base = jax.tree.map(lambda leaf: leaf[setting.base], bases)
     optimizer = _adam(lambda count: setting.rate * schedule(count, setting.cosine, num_steps))
-    step = _update(_method_loss(world, base, setting.method), optimizer)
+    step = _update(_method_gradient(world, base, setting.method), optimizer)
     batches = _batches(setting.key, len(world.train.inputs), num_steps)
     segments = jax.tree.map(lambda leaf: leaf.reshape(num_checkpoints, -1, *leaf.shape[1:]), batches)
 
-    def segment(state: Any, part: Any) -> tuple[Any, Measures]:
-        state, _ = jax.lax.scan(step, state, part)
+    def to_checkpoint(state: Any, checkpoint: Int[Array, ""]) -> tuple[Any, Measures]:
+        part = jax.tree.map(lambda leaf: leaf[checkpoint - 1], segments)
+        state = jax.lax.cond(checkpoint > 0, lambda: jax.lax.scan(step, state, part)[0], lambda: state)
         return state, measure(world, base, state[0])
 
-    (params, _), path = jax.lax.scan(segment, (base.params, optimizer.init(base.params)), segments)
-    first = measure(world, base, base.params)
-    measures = jax.tree.map(lambda one, rest: jnp.concatenate([one[None], rest]), first, path)
+    start = (base.params, optimizer.init(base.params))
+    (params, _), measures = jax.lax.scan(to_checkpoint, start, jnp.arange(num_checkpoints + 1))
     return measures, apply_network(params, world.train.inputs)[0]
 
 
@@ -589,8 +589,8 @@ def cknna(features: Float[Array, "items a"], others: Float[Array, "items b"], nu
     return align(a, near_a, b, near_b) / jnp.sqrt(align(a, near_a, a, near_a) * align(b, near_b, b, near_b))
 
 
-def _method_loss(world: World, base: Base, method: Int[Array, ""]) -> Callable[[Params, Array, Array], Scalar]:
-    """The sampled loss of the method on a batch of images: (params, rows, uniform numbers) -> loss."""
+def _method_gradient(world: World, base: Base, method: Int[Array, ""]) -> Callable[[Params, Array, Array], Params]:
+    """The gradient of the method's sampled loss on a batch of images: (params, rows, uniform numbers) -> gradient."""
     accept = world.train.accept
 
     def evenly_over(*answers: int) -> LogPolicy:
@@ -606,7 +606,7 @@ def _method_loss(world: World, base: Base, method: Int[Array, ""]) -> Callable[[
     }
     target = jax.lax.switch(method, [demonstrations.get(name, lambda: base.log_train) for name in METHODS])
 
-    def loss(params: Params, rows: Array, uniform: Array) -> Scalar:
+    def new_task(params: Params, rows: Array, uniform: Array) -> Scalar:
         log_policy = apply_network(params, world.train.inputs[rows])[0]
 
         def imitate() -> Scalar:
@@ -621,22 +621,27 @@ def _method_loss(world: World, base: Base, method: Int[Array, ""]) -> Callable[[
         def penalty() -> Scalar:
             return PENALTY * kl_divergence(log_policy, base.log_train[rows]).mean()
 
-        def replay() -> Scalar:
-            old = world.pretrain_old
-            memory = jnp.floor(uniform[:, -1] * len(old.inputs)).astype(int)
-            return -jnp.where(old.accept[memory], apply_network(params, old.inputs[memory])[0], 0.0).sum(-1).mean()
-
         methods = {
             "GRPO": lambda: explore(grpo_advantage),
             "GRPO + KL": lambda: explore(grpo_advantage) + penalty(),
             "REINFORCE": lambda: explore(lambda reward: reward),
             "SFT 1 + KL": lambda: imitate() + penalty(),
-            "SFT 1 + replay": lambda: imitate() + replay(),
         }
         chosen: Scalar = jax.lax.switch(method, [methods.get(name, imitate) for name in METHODS])
         return chosen
 
-    return loss
+    def with_replay(params: Params, rows: Array, uniform: Array) -> Scalar:
+        old = world.pretrain_old
+        memory = jnp.floor(uniform[:, -1] * len(old.inputs)).astype(int)
+        recalled = apply_network(params, old.inputs[memory])[0]
+        return new_task(params, rows, uniform) - jnp.where(old.accept[memory], recalled, 0.0).sum(-1).mean()
+
+    def gradient(params: Params, rows: Array, uniform: Array) -> Params:
+        # A branch inside the loss would have all methods carry what replay needs to go backward: 7% of a step.
+        gradients = (jax.grad(with_replay), jax.grad(new_task))
+        return jax.lax.cond(method == METHODS.index("SFT 1 + replay"), *gradients, params, rows, uniform)
+
+    return gradient
 
 
 class _Moments(NamedTuple):
@@ -671,14 +676,13 @@ def _adam(rate: Callable[[Array], Scalar]) -> optax.GradientTransformation:
 
 
 def _update(
-    loss: Callable[[Params, Array, Array], Scalar], optimizer: optax.GradientTransformation
+    gradient: Callable[[Params, Array, Array], Params], optimizer: optax.GradientTransformation
 ) -> Callable[[Any, Any], tuple[Any, None]]:
     """One step of the optimiser, to be scanned over batches."""
 
     def step(state: tuple[Params, Any], batch: tuple[Array, Array]) -> tuple[tuple[Params, Any], None]:
         params, moments = state
-        gradient = jax.grad(loss)(params, *batch)
-        updates, moments = optimizer.update(gradient, moments, params)
+        updates, moments = optimizer.update(gradient(params, *batch), moments, params)
         return (optax.apply_updates(params, updates), moments), None
 
     return step
