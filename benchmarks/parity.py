@@ -5,10 +5,9 @@ network, optimiser, batch, sampling and evaluation; ours with a host device for 
 table has steps alone, the second whole trainings with the measures of the base and of four checkpoints. The floor is
 the arithmetic of the network's matrix products, forward and backward, at the rate that a large product reaches in the
 same process. "Best of PyTorch" has its fused Adam and a process for each core, at best: one thread's time over the
-cores. On a GPU there is a third table: trainings per second by how many are batched. Needs the extra `bench`.
+cores. On a GPU there is one table: trainings per second by how many are one batched program. Needs the extra `bench`.
 """
 
-import os
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +27,6 @@ from rich.table import Table
 from rlrazor.tasks import images, parity
 
 NUM_STEPS, NUM_CHECKPOINTS, NUM_PAIRS = 228, 4, 7
-NUM_TRAININGS = os.cpu_count() or 1
 RATE = 1e-3
 NUM_BATCHED = (8, 32, 128, 512)
 PRODUCTS = [a * b for a, b in pairwise((parity.NUM_PIXELS + 1, *parity.WIDTHS, parity.NUM_LABELS))]
@@ -84,7 +82,7 @@ def ours(train: Callable[..., Any], world: parity.World, bases: parity.Base) -> 
     world, bases = jax.device_put((world, bases), everywhere)
 
     def of_method(method: str) -> Callable[[], object]:
-        share = jax.device_put(settings((method,) * NUM_TRAININGS), shares)
+        share = jax.device_put(settings((method,) * len(mesh.devices)), shares)
         return lambda: jax.block_until_ready(program(world, bases, share))
 
     return of_method
@@ -107,7 +105,7 @@ def compare(
     evaluations = (num_checkpoints + 1) * images_seen * FORWARD if num_checkpoints else 0
     table = Table(title, "floor", "ours", "PyTorch eager", "floor / ours", "floor / eager", "eager / ours")
     program = ours(train, world, jax.tree.map(lambda leaf: leaf[None], base))
-    cores = torch.get_num_threads()
+    cores, devices = torch.get_num_threads(), len(jax.local_devices())
     for method, best in [(method, False) for method in parity.METHODS] + [("SFT 1", True), ("GRPO", True)]:
         at_once = cores if best else 1
         torch.set_num_threads(cores // at_once)
@@ -117,7 +115,7 @@ def compare(
         batches = 2 if method.endswith("replay") else 1
         floor = (NUM_STEPS * batches * STEP + evaluations) / rate_of_products()
         first, second, ratio = paired(mine, theirs, NUM_PAIRS)
-        first, second, ratio = first / NUM_TRAININGS, second / at_once, ratio * NUM_TRAININGS / at_once
+        first, second, ratio = first / devices, second / at_once, ratio * devices / at_once
         times = [f"{1e3 * time / unit:.{0 if num_checkpoints else 2}f} ms" for time in (floor, first, second)]
         ratios = [f"{x:.2f}" for x in (floor / first, floor / second, ratio)]
         table.add_row(f"{method}, best of PyTorch" if best else method, *times, *ratios)
@@ -145,12 +143,13 @@ def main() -> None:
     check_measures(world, base)
     console = Console()
     console.print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__}")
-    console.print(compare("a step of", steps, 0, world, base))
-    console.print(compare("a training with", training, NUM_CHECKPOINTS, world, base))
     if jax.default_backend() != "cpu":
         console.print(batched(world, base))
+        return
+    console.print(compare("a step of", steps, 0, world, base))
+    console.print(compare("a training with", training, NUM_CHECKPOINTS, world, base))
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    jax.config.update("jax_num_cpu_devices", torch.get_num_threads())
     main()

@@ -129,5 +129,6 @@ def print_list() -> None:
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)  # sweeps train on every core at once
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", allowed)  # sweeps train on every core at once
     sys.exit(main(sys.argv[1:]))
