@@ -110,7 +110,10 @@ class Config:
 
     @classmethod
     def published(cls, data_dir: str) -> "Config":
-        """The paper's 15 rates, two schedules and one or two passes over 60,000 digits."""
+        """The paper's 15 rates, two schedules and one or two passes over 60,000 digits.
+
+        From Python: `execute("parity_mnist", Config.published(data_dir), Path("published"))` of `experiments._harness`.
+        """
         rates = tuple(np.geomspace(3e-6, 1e-3, 15).tolist())
         return cls(
             rates=rates, cosine=(False, True), epochs=(1, 2), num_checkpoints=5, num_test=10000, data_dir=data_dir
@@ -170,16 +173,16 @@ def run(config: Config) -> Results:
         measures = sweep(
             train, settings, directory=directory, chunk_size=39, batch_size=batch_size, show_progress=visible
         )
-        parts.append((settings, measures))
-    settings, measures = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts) if len(parts) > 1 else parts[0]
+        parts.append((settings.method, settings.rate, settings.base, measures))
+    method, rate, base, measures = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     return Results(
         accuracy=np.array(config.accuracy),
         later_accuracy=np.array(config.later_accuracy),
         num_seeds=np.array(config.num_seeds),
         standard_error=np.array(np.sqrt(1 / (2 * config.num_test * config.num_seeds))),
-        method=np.asarray(settings.method),
-        rate=np.asarray(settings.rate),
-        base=np.asarray(settings.base),
+        method=method,
+        rate=rate,
+        base=base,
         **measures._asdict(),
     )
 

@@ -1,5 +1,6 @@
 """The command line as a stranger meets it: quick figures, saved results, and every way to get it wrong."""
 
+import dataclasses
 import io
 import json
 import os
@@ -10,11 +11,13 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from experiments import __main__ as command_line
 from experiments import _harness as harness
+from rlrazor.tasks.parity import Measures
 
 NAMES = harness.names()
 
@@ -282,3 +285,22 @@ def test_the_published_grid_of_parity_mnist_is_that_of_the_paper():
     assert len(config.rates) * len(config.cosine) * len(config.epochs) == 60
     assert (min(config.rates), max(config.rates)) == pytest.approx((3e-6, 1e-3))
     assert config.data_dir == "data"
+
+
+def test_parity_mnist_joins_trainings_of_different_lengths(monkeypatch):
+    experiment = harness.load_experiment("parity_mnist")
+
+    def untrained(train, settings, **_):
+        """Every measure is the number of steps that the training would take."""
+        *_, num_steps, num_checkpoints = train.args
+        return Measures(*[np.full((len(settings.method), num_checkpoints + 1), num_steps) for _ in Measures._fields])
+
+    monkeypatch.setattr(experiment, "sweep", untrained)
+    monkeypatch.setattr(experiment, "pretrained", lambda *_: None)
+    config = dataclasses.replace(experiment.Config.quick(), cosine=(False, True), epochs=(1, 2), num_checkpoints=3)
+    results = experiment.run(config)
+    half = len(experiment.all_settings(config, jax.random.key(0)).method)
+    assert results.forward.shape == (2 * half, 4)
+    np.testing.assert_array_equal(results.forward, np.repeat([39, 78], half)[:, None].repeat(4, 1))
+    for values in (results.method, results.rate, results.base):
+        np.testing.assert_array_equal(values[:half], values[half:])
