@@ -110,7 +110,7 @@ class Config:
 
     @classmethod
     def published(cls, data_dir: str) -> "Config":
-        """The paper's 15 rates, two schedules and one or two passes over 60,000 digits.
+        """The paper's 15 rates, two schedules and one or two passes over 60,000 digits: some two hours on two cores.
 
         From Python: `execute("parity_mnist", Config.published(data_dir), Path("published"))` of `experiments._harness`.
         """
