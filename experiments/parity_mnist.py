@@ -284,7 +284,7 @@ def law(
 
     def fit(rows: np.ndarray) -> float:
         mask = keep & rows[:, None]
-        return float(statistic(jnp.asarray(x[mask], float), jnp.asarray(y[mask], float)))
+        return float(jax.jit(statistic)(jnp.asarray(x[mask], float), jnp.asarray(y[mask], float)))
 
     seeds = [fit(runs & (results.base == seed)) for seed in range(results.num_seeds)]
     return np.array([fit(runs), min(seeds), max(seeds)])
