@@ -474,8 +474,8 @@ def measure(world: World, base: Base, params: Params) -> Measures:
         >>> import jax
         >>> from rlrazor.tasks.images import load_fashion, load_mnist
         >>> world = split_world(load_mnist(), load_fashion(), num_test=100)
-        >>> base = make_base(world, init_network(jax.random.key(0)))
-        >>> print(f"{measure(world, base, base.params).cknna:.4f}")
+        >>> base = jax.jit(make_base)(world, init_network(jax.random.key(0)))
+        >>> print(f"{jax.jit(measure)(world, base, base.params).cknna:.4f}")
         1.0000
     """
     (new, hidden), (old, _) = (apply_network(params, task.inputs) for task in (world.test_new, world.test_old))
