@@ -490,7 +490,7 @@ def draw_law(ax: plt.Axes, results: Results) -> None:
 
 
 def draw_predictors(ax: plt.Axes, results: Results) -> None:
-    """R² of every measure: all checkpoints, those on the frontier, and as published."""
+    """R² of every measure: by a parabola and by any increasing function, on the frontier only, and as published."""
     names = [
         *PUBLISHED,
         "jensen_shannon",
@@ -505,16 +505,23 @@ def draw_predictors(ax: plt.Axes, results: Results) -> None:
         value, low, high = law(results, name)
         ax.plot([low, high], [row, row], color=COLORS["forward"], linewidth=2.5, alpha=0.4)
         ax.plot(value, row, "o", color=COLORS["forward"], markersize=3)
+        ax.plot(
+            law(results, name, rz.isotonic_r2)[0], row, "o", color=COLORS["forward"], markersize=4, fillstyle="none"
+        )
         ax.plot(law(results, name, keep=best)[0], row, "|", color=COLORS["reverse"], markersize=6)
         if name in PUBLISHED:
             ax.plot(PUBLISHED[name], row, "D", color=COLORS["target"], markersize=3, fillstyle="none")
-    for marker, color, label in (("o", "forward", "all"), ("|", "reverse", "frontier"), ("D", "target", "published")):
-        fill = "none" if marker == "D" else "full"
+    for marker, color, fill, label in (
+        ("o", "forward", "full", "parabola (bar: seeds)"),
+        ("o", "forward", "none", "isotonic"),
+        ("|", "reverse", "full", "parabola, frontier"),
+        ("D", "target", "none", "parabola, published"),
+    ):
         ax.plot([], [], marker, color=COLORS[color], markersize=3.5, fillstyle=fill, label=label)
     ax.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=5.5)
     ax.invert_yaxis()
-    ax.set(xlim=(0, 1), xlabel="quadratic $R^2$", title="what predicts")
-    ax.legend(loc="upper left", fontsize=5.5)
+    ax.set(xlim=(0, 1), xlabel="$R^2$", title="what predicts")
+    ax.legend(loc="lower left", fontsize=5.5)
 
 
 def draw_against_parity(ax: plt.Axes, results: Results, values: np.ndarray, label: str) -> None:
