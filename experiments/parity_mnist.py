@@ -97,11 +97,11 @@ class Config:
 
     @classmethod
     def quick(cls) -> "Config":
-        """Four rates, one seed, five passes."""
+        """Four rates, one seed, four passes."""
         return cls(
             rates=(2e-5, 1.2e-4, 4e-4, 1e-3),
             num_seeds=1,
-            epochs=(5,),
+            epochs=(4,),
             num_checkpoints=3,
             num_test=300,
             accuracy=0.91,
