@@ -40,25 +40,25 @@ def train(
     fused: bool = False,
 ) -> Callable[[], list[dict[str, Tensor]]]:
     """One training and its measures: the base's and those of each checkpoint; no measures if there are none."""
-    world, ours = to_torch(world), to_torch(base)
-    targets = demonstrations(world, ours)
+    world, reference = to_torch(world), to_torch(base)
+    targets = demonstrations(world, reference)
 
     def run() -> list[dict[str, Tensor]]:
         net = network(base.params)
         optimizer = torch.optim.Adam(net.parameters(), lr=rate, fused=fused)
         num_images = len(world.train.inputs)
         per_epoch = num_images // parity.BATCH_SIZE
-        path = [measure(world, ours, net)] if num_checkpoints else []
+        path = [measure(world, reference, net)] if num_checkpoints else []
         for step in range(num_steps):
             if step % per_epoch == 0:
                 order = torch.randperm(num_images)
             rows = order[step % per_epoch * parity.BATCH_SIZE :][: parity.BATCH_SIZE]
             optimizer.param_groups[0]["lr"] = rate * min((step + 1) / max(num_steps // 10, 1), 1)
             optimizer.zero_grad()
-            loss(world, ours, targets, net, method, rows).backward()
+            loss(world, reference, targets, net, method, rows).backward()
             optimizer.step()
             if num_checkpoints and (step + 1) % (num_steps // num_checkpoints) == 0:
-                path.append(measure(world, ours, net))
+                path.append(measure(world, reference, net))
         return path
 
     return run

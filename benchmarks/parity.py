@@ -45,11 +45,8 @@ def rate_of_products() -> float:
 
 def steps(world: parity.World, bases: parity.Base, setting: parity.Setting) -> parity.Params:
     """The steps of one training alone."""
-    base = jax.tree.map(lambda leaf: leaf[setting.base], bases)
-    optimizer = parity._adam(lambda count: setting.rate * parity.schedule(count, setting.cosine, NUM_STEPS))
-    step = parity._update(parity._method_gradient(world, base, setting.method), optimizer)
-    batches = parity._batches(setting.key, len(world.train.inputs), NUM_STEPS)
-    return jax.lax.scan(step, (base.params, optimizer.init(base.params)), batches)[0][0]
+    _, step, start, batches = parity._training(world, bases, setting, NUM_STEPS)
+    return jax.lax.scan(step, start, batches)[0][0]
 
 
 def training(world: parity.World, bases: parity.Base, setting: parity.Setting) -> parity.Measures:

@@ -420,10 +420,7 @@ def fine_tune(
     """
     if num_checkpoints < 1 or num_steps < 1 or num_steps % num_checkpoints:
         raise ValueError(f"num_steps must be a multiple of num_checkpoints {num_checkpoints}, got {num_steps}")
-    base = jax.tree.map(lambda leaf: leaf[setting.base], bases)
-    optimizer = _adam(lambda count: setting.rate * schedule(count, setting.cosine, num_steps))
-    step = _update(_method_gradient(world, base, setting.method), optimizer)
-    batches = _batches(setting.key, len(world.train.inputs), num_steps)
+    base, step, start, batches = _training(world, bases, setting, num_steps)
     segments = jax.tree.map(lambda leaf: leaf.reshape(num_checkpoints, -1, *leaf.shape[1:]), batches)
 
     def to_checkpoint(state: Any, checkpoint: Int[Array, ""]) -> tuple[Any, Measures]:
@@ -431,7 +428,6 @@ def fine_tune(
         state = jax.lax.cond(checkpoint > 0, lambda: jax.lax.scan(step, state, part)[0], lambda: state)
         return state, measure(world, base, state[0])
 
-    start = (base.params, optimizer.init(base.params))
     (params, _), measures = jax.lax.scan(to_checkpoint, start, jnp.arange(num_checkpoints + 1))
     return measures, apply_network(params, world.train.inputs)[0]
 
@@ -606,12 +602,15 @@ def _method_gradient(world: World, base: Base, method: Int[Array, ""]) -> Callab
     }
     target = jax.lax.switch(method, [demonstrations.get(name, lambda: base.log_train) for name in METHODS])
 
+    def imitation(log_policy: LogPolicy, rows: Array, uniform: Array) -> Scalar:
+        answers = inverse_cdf(target[rows], uniform[:, :1])
+        return -jnp.take_along_axis(log_policy, answers, axis=1).mean()
+
     def new_task(params: Params, rows: Array, uniform: Array) -> Scalar:
         log_policy = apply_network(params, world.train.inputs[rows])[0]
 
         def imitate() -> Scalar:
-            answers = inverse_cdf(target[rows], uniform[:, :1])
-            return -jnp.take_along_axis(log_policy, answers, axis=1).mean()
+            return imitation(log_policy, rows, uniform)
 
         def explore(advantage: Callable[[Array], Array]) -> Scalar:
             answers = inverse_cdf(log_policy, uniform)
@@ -633,8 +632,8 @@ def _method_gradient(world: World, base: Base, method: Int[Array, ""]) -> Callab
     def with_replay(params: Params, rows: Array, uniform: Array) -> Scalar:
         old = world.pretrain_old
         memory = jnp.floor(uniform[:, -1] * len(old.inputs)).astype(int)
-        recalled = apply_network(params, old.inputs[memory])[0]
-        return new_task(params, rows, uniform) - jnp.where(old.accept[memory], recalled, 0.0).sum(-1).mean()
+        log_policy, recalled = (apply_network(params, x)[0] for x in (world.train.inputs[rows], old.inputs[memory]))
+        return imitation(log_policy, rows, uniform) - jnp.where(old.accept[memory], recalled, 0.0).sum(-1).mean()
 
     def gradient(params: Params, rows: Array, uniform: Array) -> Params:
         # A branch inside the loss would have all methods carry what replay needs to go backward: 7% of a step.
@@ -642,6 +641,15 @@ def _method_gradient(world: World, base: Base, method: Int[Array, ""]) -> Callab
         return jax.lax.cond(method == METHODS.index("SFT 1 + replay"), *gradients, params, rows, uniform)
 
     return gradient
+
+
+def _training(world: World, bases: Base, setting: Setting, num_steps: int) -> tuple[Base, Any, Any, Any]:
+    """A fine-tuning to be scanned: its base, one step, the state that it starts from, and the batch of every step."""
+    base = jax.tree.map(lambda leaf: leaf[setting.base], bases)
+    optimizer = _adam(lambda count: setting.rate * schedule(count, setting.cosine, num_steps))
+    step = _update(_method_gradient(world, base, setting.method), optimizer)
+    start = (base.params, optimizer.init(base.params))
+    return base, step, start, _batches(setting.key, len(world.train.inputs), num_steps)
 
 
 class _Moments(NamedTuple):
