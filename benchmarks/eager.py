@@ -90,7 +90,14 @@ def loss(
     world: parity.World, base: parity.Base, targets: Targets, net: torch.nn.Module, method: str, rows: Tensor
 ) -> Tensor:
     """The sampled loss of the method on a batch of images."""
-    log_policy = torch.log_softmax(net(world.train.inputs[rows]), -1)
+    replay = method.endswith("+ replay")
+    inputs = world.train.inputs[rows]
+    if replay:
+        memory = torch.randint(len(world.pretrain_old.inputs), (len(rows),))
+        inputs = torch.cat([inputs, world.pretrain_old.inputs[memory]])
+    log_policy = torch.log_softmax(net(inputs), -1)
+    if replay:
+        log_policy, recalled = log_policy.chunk(2)
     if method in targets:
         answers = torch.multinomial(targets[method][rows], 1)
         total = -log_policy.gather(1, answers).mean()
@@ -103,10 +110,8 @@ def loss(
         total = -(reward * log_policy.gather(1, answers)).mean()
     if method.endswith("+ KL"):
         total = total + parity.PENALTY * divergence(log_policy, base.log_train[rows])
-    if method.endswith("+ replay"):
-        memory = torch.randint(len(world.pretrain_old.inputs), (len(rows),))
-        old = torch.log_softmax(net(world.pretrain_old.inputs[memory]), -1)
-        total = total - (old * world.pretrain_old.accept[memory]).sum(1).mean()
+    if replay:
+        total = total - (recalled * world.pretrain_old.accept[memory]).sum(1).mean()
     return total
 
 

@@ -1,5 +1,7 @@
 """ParityMNIST: NumPy for the network and its measures, exact expectations for the sampled losses, float64 for drift."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -193,20 +195,20 @@ def test_an_epoch_shows_every_image_at_most_once_and_the_next_another_order():
 @pytest.fixture(scope="module")
 def gradients(world, base):
     """Sampled gradients of a method at the base on fixed rows, in the last bias, `[keys, 10]`."""
-    rows = jnp.arange(64)
+    rows, everything = jnp.arange(64), world._replace(lit=jnp.arange(785))
 
-    @jax.jit
-    def of(world, base, method):
-        gradient = parity._method_gradient(world, base, method)
+    @partial(jax.jit, static_argnums=3)
+    def of(world, base, method, replay):
+        loss = parity._losses(world, base, method)[replay]
 
         def one(key):
-            leaves = jax.tree.leaves(gradient(base.params, rows, jax.random.uniform(key, (64, 8), jnp.float32)))
+            leaves = jax.tree.leaves(jax.grad(loss)(base.params, rows, jax.random.uniform(key, (64, 8), jnp.float32)))
             (last_bias,) = (leaf for leaf in leaves if leaf.shape == (10,))
             return last_bias
 
         return jax.lax.map(one, jax.random.split(jax.random.key(2), 300))
 
-    return lambda name: np.asarray(of(world, base, jnp.array(parity.METHODS.index(name))))
+    return lambda name: np.asarray(of(everything, base, jnp.array(parity.METHODS.index(name)), "replay" in name))
 
 
 def exact_gradient(world, base, objective):
@@ -255,6 +257,39 @@ def test_replay_adds_the_sft_gradient_on_memories_of_the_old_task(world, base, g
 
 
 # Fine-tuning
+
+
+@pytest.fixture(scope="module")
+def advanced(base):
+    """The first matrix of every method after four updates, `[methods, 785, 512]`, by world."""
+    bases, count = jax.tree.map(lambda leaf: leaf[None], base), len(parity.METHODS)
+
+    @jax.jit
+    def all_of_them(world, bases, methods):
+        def one(method):
+            setting = parity.Setting(method, jnp.float32(1e-3), jnp.array(False), jnp.array(0), jax.random.key(5))
+            _, advance, start, batches = parity._training(world, bases, setting, 4)
+            return next(leaf for leaf in jax.tree.leaves(advance(start, batches)[0]) if leaf.shape[0] == 785)
+
+        return jax.lax.map(one, methods)
+
+    return lambda world: np.asarray(all_of_them(world, bases, jnp.arange(count, dtype=jnp.int32)))
+
+
+def test_only_replay_moves_the_weights_of_inputs_that_are_dark_in_the_new_task(world, base, advanced):
+    dark = np.asarray(world.train.inputs).max(0) == 0
+    assert world.lit.tolist() == np.flatnonzero(~dark).tolist()
+    before, after = layers(base.params)[0][0].astype(np.float32), advanced(world)
+    moved = dict(zip(parity.METHODS, np.abs(after - before).max(-1), strict=True))
+    assert np.mean(moved.pop("SFT 1 + replay")[dark] > 0) > 0.9  # few pixels are dark in all garments of four batches
+    assert not np.any([change[dark] for change in moved.values()])
+    assert np.all([change[~dark].max() > 1e-3 for change in moved.values()])
+
+
+def test_training_without_dark_inputs_takes_the_path_of_the_whole_network(world, advanced):
+    whole = advanced(world._replace(lit=jnp.arange(785)))
+    np.testing.assert_allclose(advanced(world), whole, atol=2e-5)  # of four steps of 1e-3
+    assert np.abs(whole[1:] - whole[:-1]).max((1, 2)).min() > 5e-4
 
 
 def test_the_first_checkpoint_is_the_base(runs):
