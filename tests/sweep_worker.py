@@ -42,12 +42,13 @@ def reinforce(setting):
 
 
 def grpo(setting):
-    """Fine-tunings of the ParityMNIST network, on noise."""
+    """Fine-tunings of the ParityMNIST network, on noise with a dark margin."""
     from rlrazor.tasks import parity
     from rlrazor.tasks.images import Images
 
     generator = np.random.default_rng(0)
     pixels, labels = generator.integers(0, 256, (128, 784), np.uint8), np.arange(128, dtype=np.int32) % 10
+    pixels[:, :100] = 0
     digits = garments = (Images(pixels, labels), Images(pixels[:20], labels[:20]))
     world = parity.split_world(digits, garments, num_pretrain=64)
     base = jax.tree.map(lambda x: x[None], parity.make_base(world, parity.init_network(jax.random.key(0))))

@@ -305,14 +305,15 @@ def split_world(
     def part(images: Images, start: int | None, stop: int | None) -> Images:
         return Images(images.images[start:stop], images.labels[start:stop])
 
-    train = parity_task(part(digits[0], num_pretrain, None))
+    train = part(digits[0], num_pretrain, None)
+    lit = np.append(train.images.any(axis=0), True)  # the indicator always is
     return World(
         pretrain_new=parity_task(part(digits[0], None, num_pretrain)),
         pretrain_old=garment_task(part(garments[0], None, num_pretrain)),
-        train=train,
+        train=parity_task(train),
         test_new=parity_task(part(digits[1], None, num_test)),
         test_old=garment_task(part(garments[1], None, num_test)),
-        lit=jnp.flatnonzero(train.inputs.any(axis=0)),
+        lit=jnp.asarray(np.flatnonzero(lit).astype(np.int32)),
     )
 
 
