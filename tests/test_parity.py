@@ -288,7 +288,7 @@ def test_only_replay_moves_the_weights_of_inputs_that_are_dark_in_the_new_task(w
 
 def test_training_without_dark_inputs_takes_the_path_of_the_whole_network(world, advanced):
     whole = advanced(world._replace(lit=jnp.arange(785)))
-    np.testing.assert_allclose(advanced(world), whole, atol=2e-5)  # of four steps of 1e-3
+    np.testing.assert_allclose(advanced(world), whole, atol=1e-4)  # without one lit pixel it is 8e-3 away
     assert np.abs(whole[1:] - whole[:-1]).max((1, 2)).min() > 5e-4
 
 
