@@ -352,8 +352,7 @@ def pretrain(world: World, skew: Scalar, key: Key[Array, ""], *, num_steps: int,
 
     optimizer, params = _adam(lambda _: jnp.float32(rate)), init_network(start)
     batches = _batches(keys[0], len(inputs), num_steps)
-    (params, _), _ = jax.lax.scan(_update(jax.grad(loss), optimizer), (params, optimizer.init(params)), batches)
-    return params
+    return _updates(loss, optimizer, (params, optimizer.init(params)), batches)[0]
 
 
 def make_base(world: World, params: Params, log_teacher: LogPolicy | None = None) -> Base:
@@ -661,17 +660,14 @@ def _training(world: World, bases: Base, setting: Setting, num_steps: int) -> tu
     optimizer = _adam(lambda count: setting.rate * schedule(count, setting.cosine, num_steps))
     new_task, with_replay = _losses(world, base, setting.method)
 
-    def updates(loss: Loss, state: Any, batches: Any) -> Any:
-        return jax.lax.scan(_update(jax.grad(loss), optimizer), state, batches)[0]
-
     def updates_of_lit(state: Any, batches: Any) -> Any:
         part = jax.tree.map(lambda leaf: leaf[world.lit] if _has_inputs(leaf) else leaf, state)
-        part = updates(new_task, part, batches)
+        part = _updates(new_task, optimizer, part, batches)
         return jax.tree.map(lambda a, b: a.at[world.lit].set(b) if _has_inputs(a) else b, state, part)
 
     def advance(state: Any, batches: Any) -> Any:
         replay = setting.method == METHODS.index("SFT 1 + replay")
-        return jax.lax.cond(replay, partial(updates, with_replay), updates_of_lit, state, batches)
+        return jax.lax.cond(replay, partial(_updates, with_replay, optimizer), updates_of_lit, state, batches)
 
     start = (base.params, optimizer.init(base.params))
     return base, advance, start, _batches(setting.key, len(world.train.inputs), num_steps)
@@ -708,17 +704,15 @@ def _adam(rate: Callable[[Array], Scalar]) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def _update(
-    gradient: Callable[[Params, Array, Array], Params], optimizer: optax.GradientTransformation
-) -> Callable[[Any, Any], tuple[Any, None]]:
-    """One step of the optimiser, to be scanned over batches."""
+def _updates(loss: Loss, optimizer: optax.GradientTransformation, state: Any, batches: Any) -> Any:
+    """Parameters and moments after a step of the optimiser on every batch."""
 
     def step(state: tuple[Params, Any], batch: tuple[Array, Array]) -> tuple[tuple[Params, Any], None]:
         params, moments = state
-        updates, moments = optimizer.update(gradient(params, *batch), moments, params)
+        updates, moments = optimizer.update(jax.grad(loss)(params, *batch), moments, params)
         return (optax.apply_updates(params, updates), moments), None
 
-    return step
+    return jax.lax.scan(step, state, batches)[0]
 
 
 def _batches(
