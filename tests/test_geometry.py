@@ -413,6 +413,12 @@ def test_impossible_outcomes_stay_impossible():
     np.testing.assert_allclose(_moments(got.log_policy), [2.7, 0.9], rtol=1e-12)
 
 
+def test_where_every_outcome_is_impossible_nothing_converges():
+    got = i_projection(jnp.full_like(LOG_P, -INF), FEATURES, jnp.array([2.7, 0.9]))
+    assert not got.converged
+    assert jnp.all(got.log_policy == -INF)
+
+
 def test_the_multipliers_are_the_price_of_the_moments():
     moments = jnp.array([2.7, 0.9])
     slope = quick_jit(jax.grad(lambda m: rz.i_projection(LOG_P, FEATURES, m).kl))(moments)

@@ -420,7 +420,8 @@ def _solve_tilt(
     log_policy = tilted(strength)
     beta = jnp.where(inside, jnp.exp(-u), jnp.where(strength > 0, 0.0, jnp.inf))
     miss = jnp.abs(measure(log_policy) - target)
-    converged = miss <= 1e4 * info.eps * (high - low)
+    allowed = jnp.any(log_policy > -jnp.inf)  # else "no policy" has measures too, which a target can equal
+    converged = allowed & (miss <= 1e4 * info.eps * (high - low))
     return log_policy, beta, expectation(log_policy, reward), kl_divergence(log_policy, log_ref), converged
 
 
