@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -231,17 +230,31 @@ def test_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
     assert contents(tmp_path) == {"figure.png": b"old"}
 
 
-def test_killed_run_leaves_finished_files_whole(copy):
+KILLED_AT_THE_SECOND_FILE = """
+import os, signal, sys
+from experiments.__main__ import main
+replace, done = os.replace, []
+def killed(source, target):
+    if done:
+        os.kill(os.getpid(), signal.SIGKILL)
+    done.append(replace(source, target))
+os.replace = killed
+main(sys.argv[1:])
+"""
+
+
+def test_killed_run_leaves_every_file_whole(copy):
+    new = contents(copy)["simplex.png"]
+    for ending in ("png", "svg"):
+        (copy / f"simplex.{ending}").write_bytes(b"old")
     before = contents(copy)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "experiments", "simplex", "--quick", "--out", str(copy)],
-        cwd=harness.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    time.sleep(4)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    arguments = ["simplex", "--quick", "--replot", "--out", str(copy)]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_THE_SECOND_FILE, *arguments], cwd=harness.ROOT, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
     after = {name: content for name, content in contents(copy).items() if not name.startswith(".")}
-    assert after == before
+    assert after == before | {"simplex.png": new}
 
 
 def test_interval_holds_inside_and_never_for_nan():

@@ -33,7 +33,7 @@ def start(devices=1, **arguments):
 
 
 def finish(process):
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
 
 
@@ -207,7 +207,7 @@ def test_processes_with_different_settings_are_told_so():
     port = free_port()
     workers = [start(train="chaos", port=port, process=i, shift=0.1 * i) for i in range(2)]
     for worker in workers:
-        _, err = worker.communicate(timeout=120)
+        _, err = worker.communicate(timeout=600)
         assert "ValueError: settings must be the same in every process" in err
 
 
@@ -394,7 +394,7 @@ def test_twenty_kills_lose_no_finished_chunk_and_no_bit(tmp_path):
         worker, following = following, start(**arguments)  # the next one imports while this one works
         worker.stdin.write("go\n")
         worker.stdin.flush()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while len(chunks_in(directory)) == kept[-1] and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(chance.uniform(0, 0.3))
