@@ -417,7 +417,7 @@ def fine_tune(
         >>> import jax, jax.numpy as jnp
         >>> from rlrazor.tasks.images import load_fashion, load_mnist
         >>> world = split_world(load_mnist(), load_fashion(), num_test=100)
-        >>> bases = jax.tree.map(lambda leaf: leaf[None], make_base(world, init_network(jax.random.key(0))))
+        >>> bases = jax.tree.map(lambda leaf: leaf[None], jax.jit(make_base)(world, init_network(jax.random.key(0))))
         >>> setting = Setting(jnp.array(0), jnp.float32(1e-3), jnp.array(False), jnp.array(0), jax.random.key(1))
         >>> measures, log_train = fine_tune(world, bases, setting, num_steps=2, num_checkpoints=1)
         >>> measures.forward.shape, float(measures.forward[0]), bool(measures.forward[1] > 0)
