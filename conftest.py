@@ -3,7 +3,7 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# A test run is mostly compilation, and its processes fill the cores already: one piece a program is a seventh less work.
+# A test run is mostly compilation, on cores that its processes fill: one piece a program is a seventh less work.
 one_piece = "--xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{one_piece} {os.environ.get('XLA_FLAGS', '')}"
 

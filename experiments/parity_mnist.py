@@ -32,7 +32,6 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.optimize import isotonic_regression
 
 import rlrazor as rz
 from experiments._harness import Claim, UserError, at_least, at_most, nonnegative, positive
@@ -479,7 +478,7 @@ def draw_law(ax: plt.Axes, results: Results) -> None:
     runs = chosen(results, LAW_METHODS)
     x, y = results.forward[runs, 1:].ravel(), lost[runs].ravel()
     order = np.argsort(x)
-    ax.plot(x[order], isotonic_regression(y[order]).x, color=COLORS["target"], linewidth=1.0)
+    ax.plot(x[order], rz.isotonic_fit(x, y)[order], color=COLORS["target"], linewidth=1.0)
     grid = np.linspace(0, x.max(), 100)
     ax.plot(grid, np.polyval(np.polyfit(x, y, 2), grid), "--", color=COLORS["target"], linewidth=1.0)
     lines = [f"{name} {law(results, 'forward', statistic)[0]:.2f}" for name, statistic in FITS.items()]

@@ -63,6 +63,7 @@ CORE = [
     "drift",
     "reverse_drift",
     "quadratic_r2",
+    "isotonic_fit",
     "isotonic_r2",
     "rank_correlation",
     "bootstrap",

@@ -30,6 +30,7 @@ from rlrazor.flows import success_gradient_path as success_gradient_path
 from rlrazor.forgetting import Estimate as Estimate
 from rlrazor.forgetting import bootstrap as bootstrap
 from rlrazor.forgetting import drift as drift
+from rlrazor.forgetting import isotonic_fit as isotonic_fit
 from rlrazor.forgetting import isotonic_r2 as isotonic_r2
 from rlrazor.forgetting import quadratic_r2 as quadratic_r2
 from rlrazor.forgetting import rank_correlation as rank_correlation

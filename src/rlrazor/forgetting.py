@@ -147,10 +147,42 @@ def quadratic_r2(x: Points, y: Points) -> Scalar:
     return _r2(y, powers @ jnp.linalg.lstsq(powers, y)[0])
 
 
-def isotonic_r2(x: Points, y: Points) -> Scalar:
-    """The R² of the best non-decreasing function of x, f(x_i) = max_{j <= i} min_{k >= i} mean(y_j ... y_k).
+def isotonic_fit(x: Points, y: Points) -> Points:
+    """The best non-decreasing function of x in least squares, f(x_i) = max_{j <= i} min_{k >= i} mean(y_j ... y_k).
 
-    It bounds the R² of every increasing law from above, whatever its form. Memory is quadratic in the points.
+    Points of equal x get one value. Memory is quadratic in the points.
+
+    Args:
+        x: drift, `[points]`.
+        y: forgetting, `[points]`.
+
+    Returns:
+        f at each point, `[points]`, in the order of the points.
+
+    Raises:
+        TypeError, ValueError: see `rlrazor.checks.sample_arrays`; x or y is not a vector.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> isotonic_fit(jnp.array([4.0, 1.0, 2.0, 3.0]), jnp.array([9.0, 0.0, 5.0, 3.0])).tolist()
+        [9.0, 0.0, 4.0, 4.0]
+
+    References:
+        Robertson, Wright, Dykstra, "Order Restricted Statistical Inference", 1988, theorem 1.4.4.
+    """
+    x, y = _points(x=x, y=y)
+    mean = y.mean()
+    order = jnp.lexsort((-y, x))  # equal x in falling order of y, which the fit then pools: one value for one x
+    sums = jnp.concatenate([jnp.zeros_like(y[:1]), jnp.cumsum(y[order] - mean)])
+    first, last = jnp.arange(y.size)[:, None], jnp.arange(y.size)[None]
+    means = (sums[None, 1:] - sums[:-1, None]) / jnp.maximum(last - first + 1, 1).astype(y.dtype)
+    least = jax.lax.cummin(jnp.where(first <= last, means, jnp.inf), axis=1, reverse=True)
+    fit = jnp.max(jnp.where(first <= last, least, -jnp.inf), axis=0)
+    return mean + jnp.zeros_like(y).at[order].set(fit)
+
+
+def isotonic_r2(x: Points, y: Points) -> Scalar:
+    """The R² of `isotonic_fit`, which bounds that of every increasing law from above, whatever its form.
 
     Args:
         x: drift, `[points]`.
@@ -167,17 +199,9 @@ def isotonic_r2(x: Points, y: Points) -> Scalar:
         >>> x = jnp.arange(5.0)
         >>> print(f"{isotonic_r2(x, jnp.exp(x)):.3f} {isotonic_r2(x, -x):.3f}")
         1.000 0.000
-
-    References:
-        Robertson, Wright, Dykstra, "Order Restricted Statistical Inference", 1988, theorem 1.4.4.
     """
     x, y = _points(x=x, y=y)
-    y = y[jnp.lexsort((-y, x))]  # equal x in falling order of y, which the fit then pools: one value for one x
-    sums = jnp.concatenate([jnp.zeros_like(y[:1]), jnp.cumsum(y - y.mean())])
-    first, last = jnp.arange(y.size)[:, None], jnp.arange(y.size)[None]
-    means = (sums[None, 1:] - sums[:-1, None]) / jnp.maximum(last - first + 1, 1).astype(y.dtype)
-    least = jax.lax.cummin(jnp.where(first <= last, means, jnp.inf), axis=1, reverse=True)
-    return _r2(y - y.mean(), jnp.max(jnp.where(first <= last, least, -jnp.inf), axis=0))
+    return _r2(y, isotonic_fit(x, y))
 
 
 def rank_correlation(x: Points, y: Points) -> Scalar:
