@@ -19,15 +19,16 @@ import numpy as np
 import pytest
 
 from rlrazor.sweeps import sweep
-from tests.sweep_worker import chaos, grpo, reinforce, settings_of
+from tests.sweep_worker import chaos, reinforce, settings_of
 
 WORKER = Path(__file__).with_name("sweep_worker.py")
 RUNS = 13
 
 
 def start(devices=1, **arguments):
-    """A process that sweeps."""
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+    """A process that sweeps, with the two threads that XLA takes on two cores, however many there are."""
+    count = f"--xla_force_host_platform_device_count={devices}"
+    flags = {"XLA_FLAGS": count, "JAX_PLATFORMS": "cpu", "NPROC": "2"}
     command = [sys.executable, str(WORKER), json.dumps(arguments)]
     return subprocess.Popen(command, env=os.environ | flags, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -113,12 +114,13 @@ def test_eight_devices_give_the_bits_of_one(loop, tmp_path):
 
 
 def test_a_network_trained_on_two_devices_has_the_bits_of_one(tmp_path):
-    worker = start(devices=2, train="grpo", runs=3, out=str(tmp_path / "two.npz"))
-    alone = jax.tree.leaves(sweep(grpo, settings_of(3, "grpo")))
-    finish(worker)
-    leaves, devices, _ = leaves_of(tmp_path / "two.npz")
-    assert devices == 2
-    assert_same_bits(leaves, alone)
+    paths = [tmp_path / f"{count}.npz" for count in (1, 2)]
+    workers = [start(count, train="grpo", runs=3, out=str(path)) for count, path in enumerate(paths, 1)]
+    for worker in workers:
+        finish(worker)
+    (alone, one, _), (shared, two, _) = map(leaves_of, paths)
+    assert (one, two) == (1, 2)
+    assert_same_bits(shared, alone)
     assert len({leaf.tobytes() for leaf in alone[-1]}) == 3
 
 

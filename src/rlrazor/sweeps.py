@@ -34,7 +34,8 @@ def sweep(
     share. There is one compilation, for every number in a setting is traced. After `jax.distributed.initialize` the
     chunks are dealt out: chunk c belongs to process c mod processes. Every process must be given the same settings, and
     gets all the results. The numbers depend neither on the devices nor on the processes, unless XLA rounds `train` in
-    another way on several devices than on one, as it does where one quotient is divided again: (a / b) / c.
+    another way on several devices than on one, as it does where one quotient is divided again, (a / b) / c, and on a
+    single core in large matrix products, which it then shares between threads.
 
     A CPU is one device unless told otherwise: `jax.config.update("jax_num_cpu_devices", cores)`, before the first
     computation, trains on every core at once.
