@@ -23,6 +23,7 @@ from tests.sweep_worker import chaos, reinforce, settings_of
 
 WORKER = Path(__file__).with_name("sweep_worker.py")
 RUNS = 13
+PATIENCE = 600  # seconds, for what takes a few: only what hangs should fail
 
 
 def start(devices=1, **arguments):
@@ -34,7 +35,7 @@ def start(devices=1, **arguments):
 
 
 def finish(process):
-    _, err = process.communicate(timeout=600)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
 
 
@@ -209,7 +210,7 @@ def test_processes_with_different_settings_are_told_so():
     port = free_port()
     workers = [start(train="chaos", port=port, process=i, shift=0.1 * i) for i in range(2)]
     for worker in workers:
-        _, err = worker.communicate(timeout=600)
+        _, err = worker.communicate(timeout=PATIENCE)
         assert "ValueError: settings must be the same in every process" in err
 
 
@@ -396,7 +397,7 @@ def test_twenty_kills_lose_no_finished_chunk_and_no_bit(tmp_path):
         worker, following = following, start(**arguments)  # the next one imports while this one works
         worker.stdin.write("go\n")
         worker.stdin.flush()
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + PATIENCE
         while len(chunks_in(directory)) == kept[-1] and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(chance.uniform(0, 0.3))
