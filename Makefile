@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: figures smoke test lint readme check-readme clean
+.PHONY: figures smoke test lint bench readme check-readme clean
 
 figures: $(INSTALLED)  ## every figure at its published settings, into figures/
 	$(BIN)/python -m experiments
@@ -18,13 +18,19 @@ lint: $(INSTALLED)  ## style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-readme: $(INSTALLED)  ## the README's table, from the records in figures/
+bench: .venv/.benchmarks  ## the tables behind benchmarks/README.md
+	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/trainings.py
+
+.venv/.benchmarks: $(INSTALLED)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@
+
+readme: $(INSTALLED)  ## the README's table and seconds, from `make figures smoke` at one clean revision
 	$(BIN)/python -m experiments --readme
 
-check-readme: $(INSTALLED)  ## fails if the README's table is stale
-	cp README.md .venv/README.before
-	$(BIN)/python -m experiments --readme
-	cmp .venv/README.before README.md
+check-readme: $(INSTALLED)  ## fails if the README's table was stale, having brought it up to date
+	$(BIN)/python -m experiments --check-readme
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rlrazor needs Python 3.11 or newer")'

@@ -14,7 +14,7 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-jaxtyping.install_import_hook("rlrazor", "beartype.beartype")
+jaxtyping.install_import_hook(["rlrazor", "experiments"], "beartype.beartype")
 
 
 @pytest.fixture

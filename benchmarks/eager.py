@@ -1,4 +1,4 @@
-"""ParityMNIST in PyTorch eager, a Python loop: the other side of the pairs of `parity.py`."""
+"""ParityMNIST in PyTorch eager, a Python loop: the other side of the pairs of `trainings.py`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlrazor.methods import DISTILLED_GRPO, GRPO, ORACLE_SFT, REINFORCE, SFT_1, SFT_2, plus_kl
 from rlrazor.tasks import parity
 
 Targets = dict[str, Tensor]
@@ -34,16 +35,17 @@ def train(
     base: parity.Base,
     method: str,
     rate: float,
+    beta: float,
     num_steps: int,
     num_checkpoints: int,
     *,
     fused: bool = False,
-) -> Callable[[], list[dict[str, Tensor]]]:
+) -> Callable[[], list[parity.Measures]]:
     """One training and its measures: the base's and those of each checkpoint; no measures if there are none."""
     world, reference = to_torch(world), to_torch(base)
     targets = demonstrations(world, reference)
 
-    def run() -> list[dict[str, Tensor]]:
+    def run() -> list[parity.Measures]:
         net = network(base.params)
         optimizer = torch.optim.Adam(net.parameters(), lr=rate, fused=fused)
         num_images = len(world.train.inputs)
@@ -55,7 +57,7 @@ def train(
             rows = order[step % per_epoch * parity.BATCH_SIZE :][: parity.BATCH_SIZE]
             optimizer.param_groups[0]["lr"] = rate * min((step + 1) / max(num_steps // 10, 1), 1)
             optimizer.zero_grad()
-            loss(world, reference, targets, net, method, rows).backward()
+            loss(world, reference, targets, net, method, beta, rows).backward()
             optimizer.step()
             if num_checkpoints and (step + 1) % (num_steps // num_checkpoints) == 0:
                 path.append(measure(world, reference, net))
@@ -77,20 +79,26 @@ def demonstrations(world: parity.World, base: parity.Base) -> Targets:
 
     one = evenly_over(0, 1)
     return {
-        "SFT 1": one,
-        "SFT 2": evenly_over(0, 4, 1, 5),
-        "oracle SFT": among(base.log_train.exp()),
-        "SFT 1 + KL": one,
-        "SFT 1 + replay": one,
-        "distilled GRPO": base.log_teacher.exp(),
+        SFT_1: one,
+        SFT_2: evenly_over(0, 4, 1, 5),
+        ORACLE_SFT: among(base.log_train.exp()),
+        plus_kl(SFT_1): one,
+        parity.REPLAY: one,
+        DISTILLED_GRPO: base.log_teacher.exp(),
     }
 
 
 def loss(
-    world: parity.World, base: parity.Base, targets: Targets, net: torch.nn.Module, method: str, rows: Tensor
+    world: parity.World,
+    base: parity.Base,
+    targets: Targets,
+    net: torch.nn.Module,
+    method: str,
+    beta: float,
+    rows: Tensor,
 ) -> Tensor:
     """The sampled loss of the method on a batch of images."""
-    replay = method.endswith("+ replay")
+    replay = method == parity.REPLAY
     inputs = world.train.inputs[rows]
     if replay:
         memory = torch.randint(len(world.pretrain_old.inputs), (len(rows),))
@@ -104,12 +112,12 @@ def loss(
     else:
         answers = torch.multinomial(log_policy.detach().exp(), parity.GROUP_SIZE, replacement=True)
         reward = world.train.accept[rows].gather(1, answers).float()
-        if method != "REINFORCE":
+        if method != REINFORCE:
             deviation = reward.std(1, correction=0, keepdim=True)
             reward = (reward - reward.mean(1, keepdim=True)) / deviation.clamp(min=1e-8)
         total = -(reward * log_policy.gather(1, answers)).mean()
-    if method.endswith("+ KL"):
-        total = total + parity.PENALTY * divergence(log_policy, base.log_train[rows])
+    if method in (plus_kl(GRPO), plus_kl(SFT_1)):
+        total = total + beta * divergence(log_policy, base.log_train[rows])
     if replay:
         total = total - (recalled * world.pretrain_old.accept[memory]).sum(1).mean()
     return total
@@ -121,7 +129,7 @@ def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def measure(world: parity.World, base: parity.Base, net: torch.nn.Sequential) -> dict[str, Tensor]:
+def measure(world: parity.World, base: parity.Base, net: torch.nn.Sequential) -> parity.Measures:
     """What `rlrazor.tasks.parity.measure` returns, by the same algorithms."""
     hidden = net[:-1](world.test_new.inputs)
     new, old = torch.log_softmax(net[-1](hidden), -1), torch.log_softmax(net(world.test_old.inputs), -1)
@@ -132,20 +140,20 @@ def measure(world: parity.World, base: parity.Base, net: torch.nn.Sequential) ->
     fisher = sum((f * d**2).sum() for f, d in zip(jax.tree.leaves(base.fisher), change, strict=True))
     success, least = ((p.exp() * world.test_new.accept).sum(1) for p in (new, base.log_new))
     pairs = [torch.stack([p, 1 - p], 1).clamp(min=1e-30).log() for p in (success, least)]
-    return {
-        "parity": accuracy(new, world.test_new.accept),
-        "success": success.mean(),
-        "garments": accuracy(old, world.test_old.accept),
-        "excess": divergence(new, base.log_new) - divergence(*pairs),
-        **distances(base.log_new, new, ""),
-        **distances(base.log_old, old, "old_"),
-        "weight_l1": sum(leaf.abs().sum() for leaf in change) / sum(leaf.numel() for leaf in change),
-        "weight_fisher": fisher.sqrt(),
-        "weight_spectral": torch.stack([spectral_norm(leaf) for leaf in change if leaf.ndim == 2]).sum(),
-        "activation_l1": moved.abs().mean(),
-        "activation_l2": moved.norm(dim=1).mean(),
-        "cknna": cknna(hidden[:500], base.hidden_new[:500]),
-    }
+    return parity.Measures(
+        parity=accuracy(new, world.test_new.accept),
+        success=success.mean(),
+        garments=accuracy(old, world.test_old.accept),
+        new=distances(new, base.log_new),
+        old=distances(old, base.log_old),
+        excess=divergence(new, base.log_new) - divergence(*pairs),
+        weight_l1=sum(leaf.abs().sum() for leaf in change) / sum(leaf.numel() for leaf in change),
+        weight_fisher=fisher.sqrt(),
+        weight_spectral=torch.stack([spectral_norm(leaf) for leaf in change if leaf.ndim == 2]).sum(),
+        activation_l1=moved.abs().mean(),
+        activation_l2=moved.norm(dim=1).mean(),
+        cknna=cknna(hidden[:500], base.hidden_new[:500]),
+    )
 
 
 def accuracy(log_policy: Tensor, accept: Tensor) -> Tensor:
@@ -153,17 +161,16 @@ def accuracy(log_policy: Tensor, accept: Tensor) -> Tensor:
     return accept.gather(1, log_policy.argmax(1, keepdim=True)).float().mean()
 
 
-def distances(base: Tensor, policy: Tensor, prefix: str) -> dict[str, Tensor]:
+def distances(policy: Tensor, base: Tensor) -> parity.Distances:
     """Every distance between two policies, the mean over images."""
     middle = torch.logaddexp(base, policy) - np.log(2)
-    values = {
-        "forward": divergence(base, policy),
-        "reverse": divergence(policy, base),
-        "total_variation": (base.exp() - policy.exp()).abs().sum(1).mean() / 2,
-        "l2": (policy.exp() - base.exp()).norm(dim=1).mean(),
-        "jensen_shannon": (divergence(base, middle) + divergence(policy, middle)) / 2,
-    }
-    return {prefix + name: value for name, value in values.items()}
+    return parity.Distances(
+        forward=divergence(base, policy),
+        reverse=divergence(policy, base),
+        total_variation=(base.exp() - policy.exp()).abs().sum(1).mean() / 2,
+        l2=(policy.exp() - base.exp()).norm(dim=1).mean(),
+        jensen_shannon=(divergence(base, middle) + divergence(policy, middle)) / 2,
+    )
 
 
 def spectral_norm(matrix: Tensor) -> Tensor:
@@ -176,15 +183,15 @@ def spectral_norm(matrix: Tensor) -> Tensor:
     return (last @ top).clamp(min=0).sqrt()
 
 
-def cknna(features: Tensor, others: Tensor, num_neighbours: int = 10) -> Tensor:
-    """Mutual-nearest-neighbour kernel alignment of two representations of the same items."""
+def cknna(features: Tensor, others: Tensor, num_neighbors: int = 10) -> Tensor:
+    """Mutual-nearest-neighbor kernel alignment of two representations of the same items."""
 
     def kernel(x: Tensor) -> tuple[Tensor, Tensor]:
         similarity = x @ x.T
         own = torch.eye(len(x), dtype=torch.bool)
-        edge = similarity.masked_fill(own, -torch.inf).topk(num_neighbours)[0][:, -1:]
-        centred = similarity - similarity.mean(0, keepdim=True)
-        return centred - centred.mean(1, keepdim=True), (similarity >= edge) & ~own
+        edge = similarity.masked_fill(own, -torch.inf).topk(num_neighbors)[0][:, -1:]
+        centered = similarity - similarity.mean(0, keepdim=True)
+        return centered - centered.mean(1, keepdim=True), (similarity >= edge) & ~own
 
     (a, near_a), (b, near_b) = kernel(features), kernel(others)
     return (a * b)[near_a & near_b].sum() / ((a * a)[near_a].sum() * (b * b)[near_b].sum()).sqrt()

@@ -1,1 +1,3 @@
-"""One file a figure. `python -m experiments` runs them all, `python -m experiments NAME` one."""
+"""A chapter a paper, a file a figure. `python -m experiments` runs them all, `python -m experiments razor/em` one."""
+
+CHAPTERS = ("geometry", "retaining", "razor")

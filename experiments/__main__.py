@@ -1,4 +1,4 @@
-"""Run experiments: `python -m experiments [NAME ...] [--quick] [--replot] [--out DIR] [--list] [--readme]`."""
+"""Run figures: `python -m experiments [CHAPTER | CHAPTER/NAME ...] [--quick] [--replot] [--out DIR] [--list]`."""
 
 import contextlib
 import dataclasses
@@ -16,114 +16,129 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from experiments import _harness as harness
+from experiments.harness import chapters, claims, files, readme, running
+from experiments.harness.config import UserError, check_config
 
 matplotlib.use("Agg")
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Regenerate the figures. With one NAME, its Config fields are options too: `NAME --help` lists them."""
+    """Regenerate figures. With one figure, its Config fields are options too: `razor/em --help` lists them."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Experiments to run; all of them if none is named."""
+    """Chapters or figures to run; all of them if none is named."""
     quick: bool = False
-    """Small settings, seconds instead of minutes; writes to figures/quick unless --out says otherwise."""
+    """Small settings, seconds instead of minutes."""
     replot: bool = False
     """Draw again from saved results, without running anything."""
     out: Path | None = None
-    """Folder to write to; figures/ by default."""
+    """Folder to write to; figures/ for the published settings and build/ for others unless given."""
     list: bool = False
-    """Name the experiments, and do nothing else."""
+    """Name the figures, and do nothing else."""
     readme: bool = False
-    """Put the table of figures/ into the README, and do nothing else."""
+    """Refresh the README's table and seconds from runs of one clean revision, and do nothing else."""
+    check_readme: bool = False
+    """Exit with 1, having refreshed it, where the README's table is stale; its seconds stay."""
 
 
 def parse(parser: Any, args: list[str], **options: Any) -> Any:
     """tyro.cli, with its errors in one line."""
     box = io.StringIO()
+    flags = (tyro.conf.FlagCreatePairsOff,)
     try:
         with contextlib.redirect_stderr(box):
-            return tyro.cli(
-                parser, args=args, prog="python -m experiments", config=(tyro.conf.FlagCreatePairsOff,), **options
-            )
+            return tyro.cli(parser, args=args, prog="python -m experiments", config=flags, **options)
     except SystemExit as stop:
         if not stop.code:
             raise
         words = " ".join(re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯]", " ", box.getvalue()).split())
         words = words.partition("Full helptext")[0].partition("For full helptext")[0]
-        raise harness.UserError(re.sub(r"^\W*Parsing error\W*", "", words).strip()) from None
+        raise UserError(re.sub(r"^\W*Parsing error\W*", "", words).strip()) from None
 
 
 def config_from(name: str, options: list[str], default: Any) -> Any:
-    """The experiment's config, changed by the options on the command line."""
+    """The figure's config, changed by the options on the command line."""
     fields = [field.name for field in dataclasses.fields(default)]
     for option in options:
         field = option.partition("=")[0].removeprefix("--").replace("-", "_")
         if option.startswith("--") and field not in [*fields, "help"]:
-            raise harness.UserError(f"unknown field {field!r} of {name}; its fields are {', '.join(fields)}")
+            raise UserError(f"unknown field {field!r} of {name}; its fields are {', '.join(fields)}")
     return parse(type(default), options, default=default)
 
 
 def main(args: list[str]) -> int:
-    """Run the command line. Returns the exit code."""
+    """Run the command line. Returns the exit code: 1 where a claim that applies does not hold, 2 for a mistake."""
     console = Console(stderr=True)
     try:
         wants_help = len(args) > 1 and not args[0].startswith("-") and {"-h", "--help"} & set(args)
         known = [arg for arg in args if not (wants_help and arg in ("-h", "--help"))]
         arguments, options = parse(Arguments, known, return_unknown_args=True)
-        if options and len(arguments.names) != 1:
-            raise harness.UserError(
-                f"unknown option {options[0]}; Config fields need exactly one experiment before them"
-            )
         if arguments.list:
             print_list()
             return 0
-        if arguments.readme:
-            changed = harness.update_readme()
-            console.print("README table", "updated" if changed else "was current")
-            return 0
-        todo = harness.plan(arguments.names, arguments.quick)
+        if arguments.readme or arguments.check_readme:
+            return refresh(arguments, console)
+        todo = chapters.chosen(arguments.names)
+        if (options or wants_help) and not (len(todo) == 1 and arguments.names == tuple(todo)):
+            option = options[0] if options else "--help"
+            raise UserError(f"unknown option {option}; Config fields need exactly one figure before them")
+        configs = {n: chapters.load(n).Config.quick() if arguments.quick else chapters.load(n).Config() for n in todo}
         if options or wants_help:
-            ((name, default),) = todo
-            todo = [(name, config_from(name, options + ["--help"] * bool(wants_help), default))]
-        for _, config in todo:
-            harness.check_config(config)
+            (name,) = todo
+            configs[name] = config_from(name, options + ["--help"] * bool(wants_help), configs[name])
         if arguments.replot and options:
-            raise harness.UserError(f"--replot draws saved results and takes no Config field, got {options[0]}")
-        out = harness.open_folder(arguments.out or harness.FIGURES / ("quick" if arguments.quick else ""))
-        work(todo, out, arguments.replot, console)
-    except harness.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+            raise UserError(f"--replot draws saved results and takes no Config field, got {options[0]}")
+        for config in configs.values():
+            check_config(config)
+        if arguments.out is not None:
+            files.open_folder(arguments.out)
+        return work(configs, arguments, console)
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    return 0
 
 
-def work(todo: list[tuple[str, Any]], out: Path, replot: bool, console: Console) -> None:
-    """Run or redraw each experiment, with a line a figure."""
+def work(configs: dict[str, Any], arguments: Arguments, console: Console) -> int:
+    """Run or redraw each figure, with a line a figure and one for each claim that applies and does not hold."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    code = 0
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        for name, config in todo:
+        for name, config in configs.items():
             task = progress.add_task(name, total=1)
-            record = harness.replot(name, out) if replot else harness.execute(name, config, out)
-            good = sum(claim["holds"] and claim["control_fails"] for claim in record["claims"])
+            if arguments.replot:
+                record = running.replot(name, arguments.out, quick=arguments.quick)
+            else:
+                record = running.execute(name, config, arguments.out)
             progress.update(task, completed=1, visible=False)
-            seconds = "drawn again" if replot else f"{record['seconds']} s"
-            progress.console.print(f"{name}: {good} of {len(record['claims'])} claims hold, {seconds}")
-            for claim in record["claims"]:
-                if not (claim["holds"] and claim["control_fails"]):
-                    progress.console.print(
-                        f"  {name}/{claim['id']}: measured {harness.number(claim['measured'])}, "
-                        f"expected {claim['expected']}, control {claim['control_measured']:.4g}"
-                    )
-    console.print(f"gallery: {out / 'index.html'}", soft_wrap=True)
+            took = "drawn again" if arguments.replot else f"{record['seconds']} s"
+            progress.console.print(f"{name}: {claims.summary(record)}, {took}", soft_wrap=True, highlight=False)
+            for claim in claims.fails(record):
+                code = 1
+                progress.console.print(
+                    f"  {name}/{claim['id']}: {claim['verdict']}; measured {claims.number(claim['measured'])}, "
+                    f"expected {claim['expected']}, control {claims.number(claim['control_measured'])}",
+                    soft_wrap=True,
+                    highlight=False,
+                )
+            where = running.place(name, config, arguments.out).parent
+            progress.console.print(f"  in {where}", soft_wrap=True, highlight=False)
+    return code
+
+
+def refresh(arguments: Arguments, console: Console) -> int:
+    """Bring README.md and figures/claims.md up to date."""
+    seconds = readme.measured_seconds() if arguments.readme else readme.saved_seconds(chapters.FIGURES)
+    changed = readme.update(chapters.FIGURES, readme.README, seconds)
+    console.print("README.md and figures/claims.md", "updated" if changed else "were current")
+    return int(changed and arguments.check_readme)
 
 
 def print_list() -> None:
-    """Every experiment with its caption."""
-    table = Table("name", "what it shows", box=None)
-    for name in harness.names():
-        table.add_row(name, harness.caption(harness.load_experiment(name)))
+    """Every figure with its caption, by chapter."""
+    table = Table("figure", "what it shows", box=None)
+    for name in chapters.names():
+        table.add_row(name, chapters.title(name))
     Console().print(table)
 
 

@@ -43,6 +43,7 @@ def reinforce(setting):
 
 def grpo(setting):
     """Fine-tunings of the ParityMNIST network, on noise with a dark margin."""
+    from rlrazor.methods import GRPO
     from rlrazor.tasks import parity
     from rlrazor.tasks.images import Images
 
@@ -52,8 +53,14 @@ def grpo(setting):
     digits = garments = (Images(pixels, labels), Images(pixels[:20], labels[:20]))
     world = parity.split_world(digits, garments, num_pretrain=64)
     base = jax.tree.map(lambda x: x[None], parity.make_base(world, parity.init_network(jax.random.key(0))))
-    rate, method = setting["rate"].astype(jnp.float32) / 1000, jnp.array(parity.METHODS.index("GRPO"))
-    run = parity.Setting(method, rate, jnp.array(False), jnp.array(0), jax.random.key(1))
+    run = parity.Setting(
+        method=jnp.array(parity.method_index(GRPO)),
+        rate=setting["rate"].astype(jnp.float32) / 1000,
+        cosine=jnp.array(False),
+        beta=jnp.float32(0.1),
+        base=jnp.array(0),
+        key=jax.random.key(1),
+    )
     return parity.fine_tune(world, base, run, num_steps=8, num_checkpoints=2)
 
 

@@ -197,9 +197,8 @@ def test_check_reward_names_the_row_that_forbids_everything():
         rz.check_reward(jnp.array([[0.0, -INF], [-INF, -INF]]))
 
 
-def test_check_reward_rejects_booleans():
-    with pytest.raises(TypeError, match=exactly("reward must be a floating array, got bool of shape (2,)")):
-        rz.check_reward(jnp.array([True, False]))
+def test_check_reward_returns_booleans_as_numbers():
+    assert rz.check_reward(jnp.array([True, False])).tolist() == [1.0, 0.0]
 
 
 # check_positive
@@ -248,8 +247,10 @@ def test_sample_arrays_speaks_of_samples():
 
 
 def test_sample_arrays_rejects_integers_by_name():
-    with pytest.raises(TypeError, match=exactly("reward must be a floating array, got int64 of shape (3,)")):
-        sample_arrays(log_prob=jnp.zeros(3), reward=jnp.arange(3))
+    with pytest.raises(TypeError, match=exactly("log_prob must be a floating array, got int64 of shape (3,)")):
+        sample_arrays(log_prob=jnp.arange(3), reward=jnp.arange(3))
+    with pytest.raises(TypeError, match=exactly("log_ref must be a floating array, got int64 of shape (3,)")):
+        outcome_arrays(log_policy=jnp.zeros(3), log_ref=jnp.arange(3))
 
 
 # boolean_array
@@ -270,3 +271,16 @@ def test_boolean_array_rejects_zeros_and_ones(dtype):
         boolean_array("accept", jnp.array([0, 1], dtype))
     with pytest.raises(TypeError, match=re.escape(text)):
         jax.jit(lambda x: boolean_array("accept", x))(jnp.array([0, 1], dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_subnormal_number_is_0_with_derivative_1(dtype):
+    tiny = np.finfo(dtype).tiny
+
+    def number(x):
+        return outcome_arrays({"beta": x}, log_p=jnp.zeros(3, dtype))[-1][0]
+
+    for x, want in ((tiny / 2, 0.0), (-tiny / 2, 0.0), (tiny, tiny), (0.0, 0.0), (np.inf, np.inf)):
+        assert np.asarray(number(jnp.asarray(x, dtype))) == np.asarray(want, dtype)  # numpy does not flush
+        if np.isfinite(x):
+            assert jax.grad(number)(jnp.asarray(x, dtype)) == 1

@@ -16,8 +16,9 @@ from tests.oracles import (
     assert_derivatives_match_limit,
     dirichlet_logs,
     exact,
+    floats,
     kept_by,
-    normalised,
+    normalized,
     quick_jit,
     refused_by,
     relative_error,
@@ -63,7 +64,7 @@ def _pairs():
 
 ROWS, LOG_P, LOG_Q = _pairs()
 EXACT = [(exact(p), exact(q)) for p, q in zip(LOG_P, LOG_Q, strict=True)]
-NORMALISED = [(normalised(p), normalised(q)) for p, q in zip(LOG_P, LOG_Q, strict=True)]
+NORMALISED = [(normalized(p), normalized(q)) for p, q in zip(LOG_P, LOG_Q, strict=True)]
 
 
 def assert_matches(got, formula, pairs, rtol=1e-12, atol=1e-45):  # at p = q, 60 digits leave 1e-60 for 0
@@ -199,7 +200,7 @@ def test_small_kl_keeps_its_relative_accuracy_in_float32():
     other = (logits + np.float32(1.4e-4) * rng.normal(size=logits.shape)).astype(np.float32)
     got = jax.jit(lambda a, b: rz.kl_divergence(jax.nn.log_softmax(a), jax.nn.log_softmax(b)))(logits, other)
     assert got.dtype == jnp.float32
-    want = oracles.floats([oracles.kl(normalised(a), normalised(b)) for a, b in zip(logits, other, strict=True)])
+    want = oracles.floats([oracles.kl(normalized(a), normalized(b)) for a, b in zip(logits, other, strict=True)])
     assert want.min() > 3e-9
     assert want.max() < 3e-8
     assert relative_error(got, want).max() < 1e-3
@@ -217,7 +218,7 @@ def test_small_relatives_of_kl_keep_their_relative_accuracy_in_float32(function)
         "chi2_divergence": oracles.chi2,
     }
     formula = formulas[function.__name__]
-    want = oracles.floats([formula(normalised(a), normalised(b)) for a, b in zip(logits, other, strict=True)])
+    want = oracles.floats([formula(normalized(a), normalized(b)) for a, b in zip(logits, other, strict=True)])
     assert relative_error(got, want).max() < 1e-3
 
 
@@ -405,7 +406,7 @@ def renyi_slopes():
 @pytest.mark.parametrize("at", [0.5, 1.0, 2.0])
 def test_renyi_slope_in_the_order(at):
     log_p, log_q = dirichlet_logs(np.random.default_rng(3), (2, 6))
-    p, q = normalised(log_p), normalised(log_q)
+    p, q = normalized(log_p), normalized(log_q)
     h = MP.mpf("1e-20")
     want = (oracles.renyi(p, q, at + h) - oracles.renyi(p, q, at - h)) / (2 * h)
     got, _ = renyi_slopes()(log_p, log_q, at)
@@ -415,7 +416,7 @@ def test_renyi_slope_in_the_order(at):
 @pytest.mark.parametrize("at", [0.5, 1.0, 1.001, 2.0])
 def test_renyi_curvature_in_the_order(at):
     log_p, log_q = dirichlet_logs(np.random.default_rng(3), (2, 6))
-    p, q = normalised(log_p), normalised(log_q)
+    p, q = normalized(log_p), normalized(log_q)
     h = MP.mpf("1e-12")
     left, middle, right = (oracles.renyi(p, q, at + s * h) if at + s * h != 1 else oracles.kl(p, q) for s in (-1, 0, 1))
     want = (left - 2 * middle + right) / h**2
@@ -427,11 +428,57 @@ def test_renyi_curvature_in_the_order(at):
 def test_jensen_shannon_slope_in_the_weight(at):
     log_p, log_q = dirichlet_logs(np.random.default_rng(3), (2, 6))
     got = quick_jit(jax.grad(rz.jensen_shannon_divergence, argnums=2))(log_p, log_q, at)
-    p, q = normalised(log_p), normalised(log_q)
+    p, q = normalized(log_p), normalized(log_q)
     m = [at * x + (1 - at) * y for x, y in zip(p, q, strict=True)]
     # d/dw of H(m) - w H(p) - (1-w) H(q), whose m moves by p - q
     want = oracles.kl(p, m) - oracles.kl(q, m)
     assert got == pytest.approx(float(want), rel=1e-11)
+
+
+# Derivatives where a probability underflows, a ratio overflows or a weight vanishes
+
+
+@functools.cache
+def slopes_in_both(function, *numbers):
+    def slopes(a, b):
+        return jax.grad(lambda a, b: function(a, b, *numbers), argnums=(0, 1))(a, b)
+
+    return quick_jit(slopes)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("p", "q"), [(1e-30, 0.9), (0.9, 1e-30), (1e-30, 1e-30), (1e-20, 3e-20), (2e-20, 1.9e-20)])
+def test_binary_kl_derivatives_of_tiny_probabilities(p, q, dtype):
+    p, q = np.asarray(p, dtype), np.asarray(q, dtype)
+    a, b = MP.mpf(float(p)), MP.mpf(float(q))
+    want = [MP.log(a / b) - MP.log((1 - a) / (1 - b)), (b - a) / (b * (1 - b))]
+    got = slopes_in_both(rz.binary_kl)(jnp.asarray(p), jnp.asarray(q))
+    np.testing.assert_allclose(got, floats(want), rtol=40 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("tiny", [-1000.0, -50.0])
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_jensen_shannon_derivatives_vanish_with_a_weight(weight, tiny, dtype):
+    rows = [jnp.array([-INF, 0.0], dtype), jnp.array([tiny, 0.0], dtype)]
+    for a, b in (rows, rows[::-1]):
+        assert [x.tolist() for x in slopes_in_both(rz.jensen_shannon_divergence, weight)(a, b)] == [[0.0, 0.0]] * 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("order", [2.0, 50.0])
+def test_renyi_derivatives_where_q_underflows(order, dtype):
+    log_p, log_q = jnp.log(jnp.array([0.25, 0.75], dtype)), jnp.array([-1240.0, 0.0], dtype)
+    terms = [MP.exp(order * a - (order - 1) * b) for a, b in zip(map(float, log_p), map(float, log_q), strict=True)]
+    shares = [x / MP.fsum(terms) for x in terms]
+    by_p, by_q = slopes_in_both(rz.renyi_divergence, order)(log_p, log_q)
+    np.testing.assert_allclose(by_p, floats([order / (order - 1) * x for x in shares]), rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(by_q, floats([-x for x in shares]), rtol=1e-5, atol=1e-30)
+    slope = quick_jit(jax.grad(rz.renyi_divergence, argnums=2))(log_p, log_q, order)
+    t, h = MP.mpf(order), MP.mpf("1e-25")
+    p, q = exact(log_p), exact(log_q)
+    want = (oracles.renyi(p, q, t + h) - oracles.renyi(p, q, t - h)) / (2 * h)
+    assert float(slope) == pytest.approx(float(want), rel=1e-2 if dtype == np.float32 else 1e-9)
 
 
 # Theorems

@@ -5,18 +5,23 @@ from pathlib import Path
 
 import pytest
 
+from rlrazor.methods import METHODS
+
 SOURCE = Path(__file__).parent.parent / "src" / "rlrazor"
 FLOORS = [
-    {"_numerics", "checks"},
+    {"_numerics", "_types", "checks"},
     {"divergences"},
     {"tilting"},
     {"geometry"},
-    {"policies", "objectives"},
-    {"flows", "training"},
-    {"forgetting", "sweeps"},
+    {"policies"},
+    {"objectives"},
+    {"methods"},
+    {"flows", "training", "em"},
+    {"forgetting", "laws", "representations", "sweeps"},
     {"tasks", "plotting"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+EXPERIMENTS = SOURCE.parent.parent / "experiments"
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.name != "__init__.py")
 
 
@@ -39,3 +44,56 @@ def test_every_private_function_is_used(path):
     text = "".join(other.read_text() for other in MODULES)
     private = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
     assert all(text.count(name) > 1 for name in private if name.startswith("_"))
+
+
+def spelled_methods(text):
+    """Method names among the string constants of a module; prose that mentions one, and docstrings, are no names."""
+    tree = ast.parse(text)
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    strings = [x for x in ast.walk(tree) if isinstance(x, ast.Constant) and id(x) not in prose]
+    return [x.value for x in strings if isinstance(x.value, str) and x.value.strip() in METHODS]
+
+
+SPELLERS = sorted({*SOURCE.rglob("*.py"), *EXPERIMENTS.glob("*/*.py")} - {SOURCE / "methods.py"})
+
+
+@pytest.mark.parametrize("path", SPELLERS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_no_method_is_spelled_outside_methods(path):
+    assert spelled_methods(path.read_text()) == []
+
+
+def test_a_spelled_method_is_found_wherever_it_stands():
+    for text in ('x = results["GRPO"]', 'f(label="SFT 1 + KL")', "NAMES = {'oracle SFT': 1}", 'f"{x}GRPO"'):
+        assert len(spelled_methods(text)) == 1, text
+    assert spelled_methods('"""SFT"""\n\ndef f():\n    """GRPO"""\n    return "SFT forgets more"') == []
+
+
+FIGURE_FILES = sorted(path for path in EXPERIMENTS.glob("*/*.py") if path.parent.name != "harness")
+EVERY_FIGURE_FILE = pytest.mark.parametrize("path", FIGURE_FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+
+
+@EVERY_FIGURE_FILE
+def test_a_figure_is_read_on_a_few_screens(path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
+@EVERY_FIGURE_FILE
+def test_a_figure_borrows_only_the_run_of_a_sibling(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("experiments."):
+            chapter = node.module.split(".")[1]
+            assert chapter in ("harness", path.parent.name), node.module
+            assert chapter == "harness" or {alias.name for alias in node.names} <= {"Config", "Results", "run"}
+
+
+@EVERY_FIGURE_FILE
+def test_no_program_is_compiled_for_a_whole_config(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef) and any("jit" in ast.unparse(d) for d in node.decorator_list):
+            annotations = [ast.unparse(argument.annotation) for argument in node.args.args if argument.annotation]
+            assert "Config" not in annotations, node.name
+
+
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "harness").glob("*.py")), ids=lambda path: path.stem)
+def test_a_module_of_the_harness_is_short(path):
+    assert len(path.read_text().splitlines()) <= 150

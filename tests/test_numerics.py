@@ -127,7 +127,56 @@ def test_empty_rows_of_weights_stay_empty():
     log_w = jnp.array([[-INF, -INF], [0.0, -INF], [-800.0, -800.0]])
     assert quick_jit(numerics.log_sum)(log_w)[:2].tolist() == [-INF, 0.0]
     np.testing.assert_allclose(
-        np.exp(quick_jit(numerics.log_normalise)(log_w)), [[0.0, 0.0], [1.0, 0.0], [0.5, 0.5]], rtol=1e-14
+        np.exp(quick_jit(numerics.log_normalize)(log_w)), [[0.0, 0.0], [1.0, 0.0], [0.5, 0.5]], rtol=1e-14
     )
-    slope = quick_jit(jax.grad(lambda x: jnp.exp(numerics.log_normalise(x))[..., 0].sum()))(log_w)
+    slope = quick_jit(jax.grad(lambda x: jnp.exp(numerics.log_normalize(x))[..., 0].sum()))(log_w)
     assert not jnp.isnan(slope).any()
+
+
+@pytest.mark.parametrize("log_p", [-INF, -2.0])
+def test_a_log_p_has_the_limits_of_the_product(log_p):
+    a = jnp.array([-3.0, 0.0, 2.0])
+    want = [INF, 0.0, -INF] if log_p == -INF else [6.0, 0.0, -4.0]
+    assert quick_jit(numerics.times_log)(a, jnp.full(3, log_p)).tolist() == want
+
+
+def test_a_log_p_has_derivatives_where_p_vanishes():
+    def total(a, log_p):
+        return jnp.where(log_p > -INF, numerics.times_log(a, log_p), 0.0).sum()
+
+    slopes = quick_jit(jax.grad(total, argnums=(0, 1)))(jnp.array([0.0, 2.0, 3.0]), jnp.array([-INF, -INF, -1.5]))
+    assert [x.tolist() for x in slopes] == [[0.0, 0.0, -1.5], [0.0, 0.0, 3.0]]
+
+
+def test_empty_mixtures_have_slope_zero_and_stay_empty():
+    def slope(log_a, log_p):
+        return jax.grad(lambda *x: jnp.exp(numerics.log_mix(*x, jnp.log(0.5), jnp.array([-INF, 0.0]))).sum(), (0, 1))(
+            log_a, log_p
+        )
+
+    by_weight, by_log = quick_jit(slope)(jnp.log(jnp.array([0.5, 0.5])), jnp.array([-INF, -1.0]))
+    np.testing.assert_allclose(by_weight, [0.0, 0.5 * np.exp(-1.0)], rtol=1e-15)
+    np.testing.assert_allclose(by_log, [0.0, 0.5 * np.exp(-1.0)], rtol=1e-15)
+    assert numerics.log_mix(jnp.log(0.0), jnp.array([-INF]), jnp.log(1.0), jnp.array([-INF])).tolist() == [-INF]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_reciprocal_over_the_whole_range(dtype):
+    info = np.finfo(dtype)
+    x = np.array([0.0, info.tiny, 1e-20, 0.25, 3.0, 1 / info.tiny, INF], dtype)
+    got, slope = quick_jit(jax.vmap(jax.value_and_grad(numerics.reciprocal)))(jnp.asarray(x))
+    np.testing.assert_allclose(got, [INF, 1 / info.tiny, 1e20, 4.0, 1 / 3, info.tiny, 0.0], rtol=2 * info.eps)
+    steep = [0.0, 0.0, 0.0 if dtype == np.float32 else -1e40, -16.0, -1 / 9, 0.0, 0.0]
+    np.testing.assert_allclose(slope, steep, rtol=4 * info.eps)
+
+
+@pytest.mark.parametrize("x", [1e-300, 1e-9, 9.9e-3, 1.01e-2, 3.0, 1e300])
+def test_log1p_ratio_matches_mpmath(x):
+    x = MP.mpf(x)
+    got = [quick_jit(f)(float(x)) for f in (numerics.log1p_ratio, jax.grad(numerics.log1p_ratio))]
+    want = [MP.log1p(x) / x, (x / (1 + x) - MP.log1p(x)) / x**2 if x > 1e-20 else -MP.mpf(1) / 2]
+    np.testing.assert_allclose(got, floats(want), rtol=1e-13)
+
+
+def test_log1p_ratio_ends_at_zero():
+    assert float(numerics.log1p_ratio(jnp.array(INF))) == pytest.approx(0.0, abs=1e-300)

@@ -48,6 +48,7 @@ CORE = [
     "regularized_reward",
     "success_gradient_path",
     "linear_softmax_policy",
+    "point_mass",
     "reinforce_loss",
     "rloo_advantage",
     "grpo_advantage",
@@ -60,15 +61,22 @@ CORE = [
     "simpo_loss",
     "expected_simpo_loss",
     "kl_penalty_loss",
-    "drift",
+    "forward_drift",
     "reverse_drift",
+    "drifts",
+    "success_rate",
+    "log_success",
+    "success_frontier",
+    "value_at_crossing",
+    "gradient_flows",
+    "log_times",
     "quadratic_r2",
     "isotonic_fit",
     "isotonic_r2",
     "rank_correlation",
     "bootstrap",
 ]
-RECORDS = ["Tilt", "Frontier", "Projection", "Trajectory", "GaussianMixture", "Estimate"]
+RECORDS = ["Tilt", "Frontier", "Projection", "Trajectory", "GaussianMixture", "Estimate", "Drifts"]
 HEAVY = ["flax", "matplotlib", "diffrax", "optimistix", "equinox", "optax", "scipy"]
 
 IMPORT = f"""

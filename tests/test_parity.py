@@ -9,10 +9,10 @@ import optax
 import pytest
 
 import rlrazor as rz
+from rlrazor.methods import DISTILLED_GRPO, GRPO, ORACLE_SFT, REINFORCE, SFT_1, SFT_2, exact_loss, plus_kl
 from rlrazor.tasks import parity
 from rlrazor.tasks.images import Images, load_fashion, load_mnist
-
-EVEN = np.arange(10) % 2 == 0
+from rlrazor.tasks.parity import methods
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,7 @@ def runs(world, base):
         method=jnp.arange(count, dtype=jnp.int32),
         rate=jnp.full(count, 1e-3, jnp.float32),
         cosine=jnp.arange(count) % 2 == 0,
+        beta=jnp.full(count, 0.1, jnp.float32),
         base=jnp.zeros(count, jnp.int32),
         key=jax.random.split(jax.random.key(1), count),
     )
@@ -176,12 +177,12 @@ def test_adam_is_that_of_optax():
 
         return jax.lax.scan(step, optimizer.init(gradients[0]), gradients)[1]
 
-    got = path(parity._adam(lambda count: 1e-3 / (count + 1).astype(jnp.float32)))
+    got = path(parity.adam(lambda count: 1e-3 / (count + 1).astype(jnp.float32)))
     np.testing.assert_allclose(got, path(optax.adam(lambda count: 1e-3 / (count + 1))), rtol=1e-5)
 
 
 def test_an_epoch_shows_every_image_at_most_once_and_the_next_another_order():
-    rows, uniform = parity._batches(jax.random.key(0), 200, 7)
+    rows, uniform = parity.draw_batches(jax.random.key(0), 200, num_steps=7, batch_size=64, group_size=8)
     assert rows.shape == (7, 64)
     assert len(set(np.asarray(uniform).ravel().tolist())) > 0.99 * 7 * 64 * 8
     first, second = np.asarray(rows[:3]).ravel(), np.asarray(rows[3:6]).ravel()
@@ -192,6 +193,9 @@ def test_an_epoch_shows_every_image_at_most_once_and_the_next_another_order():
 # The methods
 
 
+BETA = 0.3
+
+
 @pytest.fixture(scope="module")
 def gradients(world, base):
     """Sampled gradients of a method at the base on fixed rows, in the last bias, `[keys, 10]`."""
@@ -199,7 +203,8 @@ def gradients(world, base):
 
     @partial(jax.jit, static_argnums=3)
     def of(world, base, method, replay):
-        loss = parity._losses(world, base, method)[replay]
+        losses = parity.losses(world, base, method, jnp.float32(BETA))
+        loss = losses.replay if replay else losses.new_task
 
         def one(key):
             leaves = jax.tree.leaves(jax.grad(loss)(base.params, rows, jax.random.uniform(key, (64, 8), jnp.float32)))
@@ -208,55 +213,80 @@ def gradients(world, base):
 
         return jax.lax.map(one, jax.random.split(jax.random.key(2), 300))
 
-    return lambda name: np.asarray(of(everything, base, jnp.array(parity.METHODS.index(name)), "replay" in name))
+    return lambda name: np.asarray(of(everything, base, jnp.array(parity.method_index(name)), name == parity.REPLAY))
 
 
-def exact_gradient(world, base, objective):
-    """Of an exact loss (log_policy, accept, log_base) in the last bias, on the same rows."""
-    log_base, accept = base.log_train[:64].astype(float), world.train.accept[:64]
-    return np.asarray(
-        jax.grad(lambda shift: objective(jax.nn.log_softmax(log_base + shift[None]), accept, log_base).mean())(
-            jnp.zeros(10)
-        )
-    )
+def exact_gradient(world, base, name):
+    """Of the method's exact loss in the last bias, on the same rows."""
+    log_ref, accept = base.log_train[:64].astype(float), world.train.accept[:64]
+    one_label, two_labels = (uniform_over(accept, answers) for answers in ((0, 1), (0, 1, 4, 5)))
+    demonstrations = {SFT_1: one_label, SFT_2: two_labels, DISTILLED_GRPO: log_ref}  # the teacher is the base here
+    loss = exact_loss(name, rz.Problem(log_ref, accept, demonstrations, group_size=8, beta=BETA))
+    return np.asarray(jax.grad(lambda shift: loss(jax.nn.log_softmax(log_ref + shift[None])).mean())(jnp.zeros(10)))
 
 
-def uniform_over(*answers):
+def uniform_over(accept, answers):
     right = jnp.asarray(np.isin(np.arange(10), answers))[None]
-    return lambda accept: jnp.log((right & accept).astype(float) / (len(answers) / 2))
+    return jnp.log((right & accept).astype(float) / (len(answers) / 2))
 
 
-EXACT = {
-    "SFT 1": lambda lp, accept, ref: rz.sft_loss(lp, uniform_over(0, 1)(accept)),
-    "SFT 2": lambda lp, accept, ref: rz.sft_loss(lp, uniform_over(0, 1, 4, 5)(accept)),
-    "oracle SFT": lambda lp, accept, ref: rz.sft_loss(lp, rz.condition(ref, accept)),
-    "GRPO": lambda lp, accept, ref: -rz.grpo_objective(lp, accept, 8),
-    "GRPO + KL": lambda lp, accept, ref: -rz.grpo_objective(lp, accept, 8) + 0.1 * rz.kl_divergence(lp, ref),
-    "REINFORCE": lambda lp, accept, ref: -rz.expected_reward(lp, accept.astype(float)),
-    "SFT 1 + KL": lambda lp, accept, ref: rz.sft_loss(lp, uniform_over(0, 1)(accept)) + 0.1 * rz.kl_divergence(lp, ref),
-    "distilled GRPO": lambda lp, accept, ref: rz.sft_loss(lp, ref),  # the teacher is the base here
-}
-
-
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize(
+    "name", [SFT_1, SFT_2, ORACLE_SFT, GRPO, plus_kl(GRPO), REINFORCE, plus_kl(SFT_1), DISTILLED_GRPO]
+)
 def test_sampled_losses_have_the_exact_expected_gradient(world, base, gradients, name):
-    exact, sampled = exact_gradient(world, base, EXACT[name]), gradients(name)
+    exact, sampled = exact_gradient(world, base, name), gradients(name)
     error = sampled.std(0, ddof=1) / np.sqrt(len(sampled))
     assert np.all(np.abs(sampled.mean(0) - exact) < 4.5 * error + 1e-6)
-    if name != "distilled GRPO":
+    if name != DISTILLED_GRPO:
         assert np.abs(exact).max() > 4.5 * error.max()
 
 
+def test_the_penalty_is_a_gradient_of_its_own(base, moved, world):
+    """At the base the penalty has none, so it is asked for elsewhere: beta times the gradient of KL(policy || base)."""
+    rows, uniform = jnp.arange(64), jnp.full((64, 8), 0.5, jnp.float32)
+    everything = world._replace(lit=jnp.arange(785))
+
+    def loss(name, params):
+        method = jnp.array(parity.method_index(name))
+        return parity.losses(everything, base, method, jnp.float32(BETA)).new_task(params, rows, uniform)
+
+    log_policy = parity.apply_network(moved, world.train.inputs[:64]).log_policy.astype(float)
+    exact = BETA * rz.kl_divergence(log_policy, base.log_train[:64].astype(float)).mean()
+    for plain in (SFT_1, GRPO):
+        np.testing.assert_allclose(loss(plus_kl(plain), moved) - loss(plain, moved), exact, rtol=1e-3)
+
+
 def test_replay_adds_the_sft_gradient_on_memories_of_the_old_task(world, base, gradients):
-    extra = gradients("SFT 1 + replay") - gradients("SFT 1")
-    policy = np.exp(parity.apply_network(base.params, world.pretrain_old.inputs)[0])
+    extra = gradients(parity.REPLAY) - gradients(SFT_1)
+    policy = np.exp(parity.apply_network(base.params, world.pretrain_old.inputs).log_policy)
     exact = (policy - np.asarray(world.pretrain_old.accept)).mean(0)
     error = extra.std(0, ddof=1) / np.sqrt(len(extra))
     assert np.all(np.abs(extra.mean(0) - exact) < 4.5 * error)
     assert np.abs(exact).max() > 4.5 * error.max()
 
 
+@pytest.mark.parametrize("wrong", [{"GRP0": 0}, {GRPO: None}])
+def test_a_misspelt_method_is_an_error(wrong):
+    table = dict.fromkeys(parity.METHODS, 0)
+    assert methods._branches(table) == [0] * len(parity.METHODS)
+    with pytest.raises(ValueError, match=f"an entry for each method and no other, which fails for {next(iter(wrong))}"):
+        methods._branches({name: 0 for name in table | wrong if (table | wrong)[name] is not None})
+    with pytest.raises(ValueError, match="unknown method 'GRP0'; there are SFT 1, "):
+        parity.method_index("GRP0")
+
+
 # Fine-tuning
+
+
+def setting_of(method, key):
+    return parity.Setting(
+        method=method,
+        rate=jnp.float32(1e-3),
+        cosine=jnp.array(False),
+        beta=jnp.float32(0.1),
+        base=jnp.array(0),
+        key=key,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -267,9 +297,9 @@ def advanced(base):
     @jax.jit
     def all_of_them(world, bases, methods):
         def one(method):
-            setting = parity.Setting(method, jnp.float32(1e-3), jnp.array(False), jnp.array(0), jax.random.key(5))
-            _, advance, start, batches = parity._training(world, bases, setting, 4)
-            return next(leaf for leaf in jax.tree.leaves(advance(start, batches)[0]) if leaf.shape[0] == 785)
+            training = parity.prepare(world, bases, setting_of(method, jax.random.key(5)), num_steps=4)
+            params = training.advance(training.start, training.batches).params
+            return next(leaf for leaf in jax.tree.leaves(params) if leaf.shape[0] == 785)
 
         return jax.lax.map(one, methods)
 
@@ -281,7 +311,7 @@ def test_only_replay_moves_the_weights_of_inputs_that_are_dark_in_the_new_task(w
     assert world.lit.tolist() == np.flatnonzero(~dark).tolist()
     before, after = layers(base.params)[0][0].astype(np.float32), advanced(world)
     moved = dict(zip(parity.METHODS, np.abs(after - before).max(-1), strict=True))
-    assert np.mean(moved.pop("SFT 1 + replay")[dark] > 0) > 0.9  # few pixels are dark in all garments of four batches
+    assert np.mean(moved.pop(parity.REPLAY)[dark] > 0) > 0.9  # few pixels are dark in all garments of four batches
     assert not np.any([change[dark] for change in moved.values()])
     assert np.all([change[~dark].max() > 1e-3 for change in moved.values()])
 
@@ -293,19 +323,21 @@ def test_training_without_dark_inputs_takes_the_path_of_the_whole_network(world,
 
 
 def test_the_first_checkpoint_is_the_base(runs):
-    measures, _ = runs
-    for name in ("forward", "reverse", "total_variation", "l2", "weight_l1", "weight_spectral", "activation_l2"):
-        np.testing.assert_array_equal(getattr(measures, name)[:, 0], 0)
+    measures = runs.measures
+    new, old = measures.new, measures.old
+    distances = [distance for both in (new, old) for distance in both[:-1]]  # Jensen-Shannon: next test
+    for measure in (*distances, measures.weight_l1, measures.weight_spectral, measures.activation_l2):
+        np.testing.assert_array_equal(measure[:, 0], 0)
     np.testing.assert_allclose(measures.cknna[:, 0], 1, rtol=1e-5)
     assert len(set(measures.garments[:, 0].tolist())) == 1
 
 
 def test_every_method_moves_the_network_and_differently(runs):
-    measures, log_train = runs
-    assert measures.forward.shape == (len(parity.METHODS), 3)
+    measures, log_train = runs.measures, runs.log_train
+    assert measures.new.forward.shape == (len(parity.METHODS), 3)
     assert np.all(measures.weight_l1[:, 1] > 0)
     assert np.all(measures.weight_l1[:, 2] > measures.weight_l1[:, 1])
-    assert len(set(measures.forward[:, 2].tolist())) == len(parity.METHODS)
+    assert len(set(measures.new.forward[:, 2].tolist())) == len(parity.METHODS)
     np.testing.assert_allclose(np.exp(log_train).sum(-1), 1, atol=1e-5)
 
 
@@ -314,12 +346,12 @@ def test_everything_is_float32(runs):
 
 
 def test_sft_drifts_further_than_the_oracle(runs):
-    forward = dict(zip(parity.METHODS, runs[0].forward[:, 2], strict=True))
-    assert forward["SFT 1"] > forward["SFT 2"] > forward["oracle SFT"]
+    forward = dict(zip(parity.METHODS, runs.measures.new.forward[:, 2], strict=True))
+    assert forward[SFT_1] > forward[SFT_2] > forward[ORACLE_SFT]
 
 
 def test_steps_must_divide_into_checkpoints(world, base):
-    setting = parity.Setting(jnp.array(0), jnp.float32(1e-3), jnp.array(False), jnp.array(0), jax.random.key(0))
+    setting = setting_of(jnp.array(0), jax.random.key(0))
     with pytest.raises(ValueError, match="multiple of num_checkpoints 3, got 7"):
         parity.fine_tune(world, base, setting, num_steps=7, num_checkpoints=3)
 
@@ -335,18 +367,17 @@ def moved(params):
 
 def test_distances_are_those_of_the_float64_network(world, base, moved):
     measures = measure(world, base, moved)
-    for prefix, task in (("", world.test_new), ("old_", world.test_old)):
+    for name, task in (("new", world.test_new), ("old", world.test_old)):
         (log_p, _), (log_q, _) = (forward_in_float64(x, task.inputs) for x in (base.params, moved))
         p, q, m = np.exp(log_p), np.exp(log_q), np.log((np.exp(log_p) + np.exp(log_q)) / 2)
-        want = {
-            "forward": kl_in_float64(log_p, log_q),
-            "reverse": kl_in_float64(log_q, log_p),
-            "total_variation": np.abs(p - q).sum(-1).mean() / 2,
-            "l2": np.sqrt(((p - q) ** 2).sum(-1)).mean(),
-            "jensen_shannon": (kl_in_float64(log_p, m) + kl_in_float64(log_q, m)) / 2,
-        }
-        for name, value in want.items():
-            np.testing.assert_allclose(getattr(measures, prefix + name), value, rtol=2e-3, err_msg=prefix + name)
+        want = parity.Distances(
+            forward=kl_in_float64(log_p, log_q),
+            reverse=kl_in_float64(log_q, log_p),
+            total_variation=np.abs(p - q).sum(-1).mean() / 2,
+            l2=np.sqrt(((p - q) ** 2).sum(-1)).mean(),
+            jensen_shannon=(kl_in_float64(log_p, m) + kl_in_float64(log_q, m)) / 2,
+        )
+        np.testing.assert_allclose(getattr(measures, name), want, rtol=2e-3, err_msg=name)
     before, after = (forward_in_float64(x, world.test_new.inputs)[1] for x in (base.params, moved))
     np.testing.assert_allclose(measures.activation_l1, np.abs(after - before).mean(), rtol=1e-4)
     np.testing.assert_allclose(measures.activation_l2, np.linalg.norm(after - before, axis=-1).mean(), rtol=1e-4)
@@ -368,7 +399,7 @@ def test_drift_below_a_millionth_is_accurate_in_float32(world, base):
     (exact_p, _), (exact_q, _) = (forward_in_float64(x, world.test_new.inputs) for x in (base.params, near))
     exact = kl_in_float64(exact_p, exact_q)
     assert 1e-9 < exact < 1e-6
-    measured = measure(world, base, near).forward
+    measured = measure(world, base, near).new.forward
     assert measured.dtype == jnp.float32
     np.testing.assert_allclose(measured, exact, rtol=0.05)
     log_p, log_q = (parity.apply_network(x, world.test_new.inputs)[0] for x in (base.params, near))
@@ -399,42 +430,11 @@ def test_fisher_information_of_the_last_bias_is_its_closed_form(world, base):
     np.testing.assert_allclose(layers(base.fisher)[-1][1], (policy * (1 - policy)).mean(0), rtol=1e-3)
 
 
-def test_spectral_norm_is_the_largest_singular_value():
-    rng = np.random.default_rng(0)
-    left, right = np.linalg.qr(rng.normal(size=(20, 20)))[0], np.linalg.qr(rng.normal(size=(8, 8)))[0]
-    matrix = left[:, :8] @ np.diag([5.0, 3.0, 2.0, 1.0, 0.5, 0.1, 0.0, 0.0]) @ right
-    np.testing.assert_allclose(parity.spectral_norm(jnp.asarray(matrix)), 5, rtol=1e-10)
-    assert parity.spectral_norm(jnp.zeros((3, 2))) == 0
-
-
-def brute_force_cknna(x, y, k):
-    def neighbours(z):
-        similarity = z @ z.T
-        np.fill_diagonal(similarity, -np.inf)
-        return [set(np.argsort(-row)[:k].tolist()) for row in similarity]
-
-    def centred(z):
-        n = len(z)
-        h = np.eye(n) - 1 / n
-        return h @ (z @ z.T) @ h
-
-    def align(a, near_a, b, near_b):
-        return sum(a[i, j] * b[i, j] for i in range(len(a)) for j in near_a[i] & near_b[i])
-
-    (a, near_a), (b, near_b) = ((centred(z), neighbours(z)) for z in (x, y))
-    return align(a, near_a, b, near_b) / np.sqrt(align(a, near_a, a, near_a) * align(b, near_b, b, near_b))
-
-
-def test_cknna_equals_loops_over_neighbours():
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(40, 6))
-    y = x @ rng.normal(size=(6, 5)) + 0.5 * rng.normal(size=(40, 5))
-    np.testing.assert_allclose(parity.cknna(jnp.asarray(x), jnp.asarray(y), 7), brute_force_cknna(x, y, 7), rtol=1e-10)
-
-
-def test_cknna_ignores_rotations_and_falls_with_noise():
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=(60, 6))
-    rotated = x @ np.linalg.qr(rng.normal(size=(6, 6)))[0]
-    np.testing.assert_allclose(parity.cknna(jnp.asarray(x), jnp.asarray(rotated)), 1, rtol=1e-10)
-    assert parity.cknna(jnp.asarray(x), jnp.asarray(rng.normal(size=(60, 6)))) < 0.5
+def test_fewer_images_give_the_measures_on_them(world, base, moved):
+    few = world._replace(test_new=jax.tree.map(lambda leaf: leaf[:40], world.test_new))
+    short = base._replace(log_new=base.log_new[:40], hidden_new=base.hidden_new[:40])
+    got = jax.jit(partial(parity.measure, num_aligned=40))(world, base, moved).cknna
+    np.testing.assert_allclose(got, measure(few, short, moved).cknna, rtol=1e-5)
+    fisher = jax.jit(partial(parity.make_base, num_fisher=40))(world, base.params).fisher
+    policy = np.exp(forward_in_float64(base.params, world.test_old.inputs[:40])[0])
+    np.testing.assert_allclose(layers(fisher)[-1][1], (policy * (1 - policy)).mean(0), rtol=1e-3)

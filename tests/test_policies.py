@@ -202,6 +202,19 @@ def test_integer_weights_and_features_are_rejected_by_name(as_installed):
         rz.linear_softmax_policy(jnp.ones((2, 3)), jnp.ones(2, int))
 
 
+def test_point_mass_is_the_logarithm_of_an_indicator():
+    got = rz.point_mass(jnp.array([[2, 0], [1, 1]]), 3, np.float32)
+    assert got.dtype == np.float32
+    assert np.exp(got).tolist() == [[[0, 0, 1], [1, 0, 0]], [[0, 1, 0], [0, 1, 0]]]
+    assert np.exp(jax.jit(rz.point_mass, static_argnums=1)(1, 2)).tolist() == [0, 1]
+    assert rz.point_mass(jnp.array(3), 3).tolist() == [-np.inf] * 3
+
+
+def test_point_mass_of_probabilities_is_refused(as_installed):
+    with pytest.raises(TypeError, match=r"outcome must be an integer array, got float64 of shape \(2,\)"):
+        rz.point_mass(jnp.array([0.5, 0.5]), 3)
+
+
 def test_inverse_cdf_is_a_search_in_the_cumulative_probabilities():
     rng = np.random.default_rng(3)
     policy, quantiles = rng.dirichlet(np.ones(6), size=4), rng.uniform(size=(4, 50))

@@ -13,6 +13,7 @@ import pytest
 from scipy.optimize import brentq, minimize, minimize_scalar
 
 import rlrazor as rz
+from rlrazor.tasks.em_families import exponential_family, mixtures
 from tests.oracles import quick_jit
 
 BASE = np.array([0.30, 0.25, 0.15, 0.10, 0.05, 0.05, 0.03, 0.04, 0.02, 0.01])
@@ -166,6 +167,16 @@ def test_the_recursion_is_the_m_projection_of_the_conditional(line_em):
         np.testing.assert_allclose(log_policy, line_policy(strength), rtol=0, atol=1e-9)
 
 
+def test_the_recursion_is_the_alternation_of_the_package(line_em):
+    def project(log_target, _):
+        return rz.m_projection(log_target, jnp.log(LINE_BASE), LINE[:, None]).multipliers
+
+    em = jax.jit(lambda x: rz.alternate(project, x, LINE_ACCEPT, 100, policy=lambda x: line_policy(x[0])))(jnp.zeros(1))
+    np.testing.assert_allclose(em.params[:, 0], line_em[0], rtol=1e-8, atol=1e-12)
+    found = quick_jit(lambda x: exponential_family(x, LINE_ACCEPT, jnp.zeros(1), 100))(jnp.log(LINE_BASE))
+    np.testing.assert_allclose(1 - found.em.success, np.exp([line_policy(x)[2] for x in line_em[0]]), rtol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("steps", "printed"), [(0, 0.850), (1, 0.861), (2, 0.874), (5, 0.923), (10, 0.974), (100, 0.99974)]
 )
@@ -280,6 +291,19 @@ def least_kl_of_a_successful_mixture(components):
 
 def kl_of_the_end(weights, components):
     return rz.kl_divergence(log(weights @ components), log(MIXED_BASE @ components))
+
+
+def test_em_over_mixtures_is_that_of_the_package(mixture_em):
+    for name, components in (("skewed", COMPONENTS), ("symmetric", SYMMETRIC)):
+        found = quick_jit(lambda x: mixtures(x, log(MIXED_BASE), jnp.linspace(0.0, 1.0, 10_001), 40, 500))(
+            log(components)
+        )
+        end = mixture_em[name][1][-1]
+        np.testing.assert_allclose(found.em_share, end[0], rtol=1e-6)
+        np.testing.assert_allclose(found.em_drift, kl_of_the_end(end, components), rtol=0, atol=1e-9)
+        weight, least = least_kl_of_a_successful_mixture(components)
+        np.testing.assert_allclose(found.closest_share, weight, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(found.least_drift, least, rtol=0, atol=1e-8)
 
 
 def test_em_over_mixtures_ends_beside_the_closest_successful_mixture(mixture_em):
@@ -465,7 +489,7 @@ def trained_on_the_new_input(request):
 
 def test_inputs_that_share_no_parameters_forget_nothing_at_any_drift(trained_on_the_new_input):
     (old, *_), (new, *_) = trained_on_the_new_input
-    drift = rz.drift(new[:1, None], new[:, None])
+    drift = rz.forward_drift(new[:, None], new[:1, None])
     assert np.all(np.diff(drift) > 0)
     assert drift[-1] > 1
     np.testing.assert_array_equal(old, np.tile(old[:1], (6, 1)))
@@ -473,7 +497,7 @@ def test_inputs_that_share_no_parameters_forget_nothing_at_any_drift(trained_on_
 
 def test_inputs_that_share_parameters_forget_the_more_the_more_they_share(trained_on_the_new_input):
     old, _ = trained_on_the_new_input
-    lost = rz.drift(old[:, :1], old[:, -1:])
+    lost = rz.forward_drift(old[:, -1:], old[:, :1])
     assert lost[0] == 0
     assert lost[1] > 0.01
     assert lost[2] > 2 * lost[1]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlrazor.sweeps import sweep
+from rlrazor.sweeps import grid, sweep
 from tests.sweep_worker import chaos, reinforce, settings_of
 
 WORKER = Path(__file__).with_name("sweep_worker.py")
@@ -440,3 +440,46 @@ def test_sizes(name, size):
 def test_keys_as_results():
     with pytest.raises(TypeError, match="train must return numbers, got PRNG keys"):
         sweep(jax.random.split, jax.random.split(jax.random.key(0), 3))
+
+
+# Grids
+
+
+def test_a_grid_is_nested_loops_over_its_axes():
+    axes = {"rate": np.array([0.5, 0.25]), "name": np.arange(3), "last": np.array([True, False])}
+    crossed = grid(**axes)
+    loops = list(itertools.product(*(axis.tolist() for axis in axes.values())))
+    assert crossed.shape == (2, 3, 2)
+    assert list(zip(*(crossed.settings[name].tolist() for name in axes), strict=True)) == loops
+
+
+def test_results_go_back_to_their_places_on_the_grid():
+    axes = {"rate": np.array([0.5, 0.25]), "reward": np.arange(6.0).reshape(3, 2)}
+    crossed = grid(**axes)
+    results = crossed.unflatten(sweep(lambda s: {"x": s["rate"] * s["reward"], "y": s["rate"]}, crossed.settings))
+    for i, j in np.ndindex(2, 3):
+        np.testing.assert_array_equal(results["x"][i, j], axes["rate"][i] * axes["reward"][j])
+        assert results["y"][i, j] == axes["rate"][i]
+
+
+def test_a_grid_of_keys_under_jit():
+    keys, rates = jax.random.split(jax.random.key(3), 4), jnp.array([1.0, 2.0])
+
+    @jax.jit
+    def draws(keys, rates):
+        crossed = grid(key=keys, rate=rates)
+        return crossed.unflatten(jax.lax.map(lambda s: s["rate"] * jax.random.uniform(s["key"]), crossed.settings))
+
+    want = np.array([[rate * jax.random.uniform(key) for rate in rates] for key in keys])
+    np.testing.assert_allclose(draws(keys, rates), want, rtol=1e-15)
+
+
+def test_a_grid_without_points_on_an_axis_has_no_runs():
+    crossed = grid(rate=np.arange(3.0), seed=np.arange(0))
+    assert crossed.shape == (3, 0)
+    assert crossed.settings["rate"].shape == (0,)
+
+
+def test_a_number_is_no_axis():
+    with pytest.raises(ValueError, match=r"seed must be an axis \[points, ...\], got a single number"):
+        grid(rate=np.arange(3.0), seed=np.array(1))

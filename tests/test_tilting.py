@@ -20,7 +20,7 @@ from tests.oracles import (
     exact,
     floats,
     kept_by,
-    normalised,
+    normalized,
     quick_jit,
     refused_by,
     relative_error,
@@ -48,7 +48,7 @@ def _problems():
 
 
 LOG_REF, REWARD = _problems()
-REF = [normalised(row) for row in LOG_REF]
+REF = [normalized(row) for row in LOG_REF]
 
 tilt = jax.jit(rz.tilt)
 condition = jax.jit(rz.condition)
@@ -543,7 +543,7 @@ def test_best_of_n_survives_underflowing_probabilities(dtype):
     reward = jnp.asarray([[0.0, 1.0, 1.0, 2.0], [0.0, 1.0, 2.0, 3.0], [0.0, 0.0, 1.0, 2.0]], dtype)
     got = best_of_n(log_ref, reward, 3)
     with MP.workdps(1000):  # F(y) - F(y-) is as small as 1e-434
-        want = np.array([floats(_best_of_n(normalised(p), r, 3)) for p, r in zip(log_ref, reward, strict=True)])
+        want = np.array([floats(_best_of_n(normalized(p), r, 3)) for p, r in zip(log_ref, reward, strict=True)])
     np.testing.assert_allclose(got, want, rtol=1e-6 if dtype == np.float32 else 1e-12, atol=1e-6)
 
 
@@ -725,6 +725,87 @@ def test_fewer_than_one_sample_is_refused(n, as_installed):
 def test_integer_numbers_are_fine():
     for two in (2, jnp.array(2)):
         np.testing.assert_array_equal(tilt(LOG_REF[0], REWARD[0], two), tilt(LOG_REF[0], REWARD[0], 2.0))
+
+
+UNDERFLOWS = [
+    ([-1953.0, 0.0, -INF], [0.0, 1.0, 2.0]),
+    ([-1953.0, 0.0, -INF], [1.0, 0.0, -1.0]),
+    ([-1000.0, -0.7, -0.7], [0.0, 1.0, 1.0]),
+    ([-50.0, -0.7, -0.7], [0.0, 1.0, 2.0]),
+    ([-INF, -800.0, 0.0], [0.0, 1.0, 1.0]),
+    ([-INF, -INF, 0.0], [0.0, 1.0, 2.0]),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1.0, 2.5])
+@pytest.mark.parametrize(("log_ref", "reward"), UNDERFLOWS)
+def test_best_of_n_derivatives_where_probabilities_underflow(log_ref, reward, n, dtype):
+    log_ref, reward = jnp.asarray(log_ref, dtype), jnp.asarray(reward, dtype)
+
+    def loss(log_ref, n):
+        policy = rz.best_of_n(log_ref, reward, n)
+        return jnp.where(policy > -INF, policy, 0.0) @ jnp.array([0.3, -1.0, 0.7], dtype)
+
+    def want(shifts, n):
+        logs = _best_of_n([MP.exp(MP.mpf(float(x)) + s) for x, s in zip(log_ref, shifts, strict=True)], reward, n)
+        return MP.fsum(w * x for w, x in zip(map(MP.mpf, (0.3, -1.0, 0.7)), logs, strict=True) if x > MP.ninf)
+
+    got = quick_jit(jax.jacrev(loss, argnums=(0, 1)))(log_ref, jnp.asarray(n, dtype))
+    with MP.workdps(6000):
+        h = MP.mpf("1e-20")
+        by_ref = [(want(h * row, n) - want(-h * row, n)) / (2 * h) for row in np.eye(3, dtype=int)]
+        by_n = (want([0] * 3, n + h) - want([0] * 3, n - h)) / (2 * h)
+        by_ref, by_n = floats(by_ref), floats([by_n])[0]
+    rtol = 1e-5 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(got[0], by_ref, rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(got[1], by_n, rtol=rtol, atol=rtol)
+
+
+# Numbers next to the ends of their dtype
+
+
+@pytest.mark.parametrize(("dtype", "compiled"), [(np.float32, False), (np.float32, True), (np.float64, True)])
+def test_a_subnormal_beta_is_0_and_one_with_a_subnormal_reciprocal_is_infinite(dtype, compiled):
+    info = np.finfo(dtype)
+    log_ref = jnp.log(jnp.array([0.1, 0.3, 0.2, 0.4], dtype))
+    rewards = jnp.array([[2.0, 2.0, 1.0, 0.0], [0.0, 0.0, -1.0, -2.0], [-3.0, -3.0, -4.0, -INF]], dtype)
+    for function in (rz.tilt, rz.log_partition, lambda *x: rz.frontier(*x[:2], x[2][None])[1:]):
+        call = jax.jit(function) if compiled else function
+        for beta, limit in ((info.tiny / 2, 0.0), (info.smallest_subnormal, 0.0), (1.5 / info.tiny, INF)):
+            got, want = (call(log_ref, rewards, jnp.asarray(b, dtype)) for b in (beta, limit))
+            for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-6)
+                assert not np.isnan(a).any()
+    assert rz.log_partition(log_ref, rewards, jnp.asarray(0.0, dtype)).tolist() == [
+        INF,
+        pytest.approx(np.log(0.4)),
+        -INF,
+    ]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("best", [1.0, 0.0, -1.0])
+def test_derivatives_at_the_smallest_and_largest_beta_are_not_nan(dtype, best):
+    info = np.finfo(dtype)
+    reward, log_ref = jnp.array([best, best - 1, -INF], dtype), jnp.log(jnp.array([0.2, 0.3, 0.5], dtype))
+    for beta in (info.tiny, info.tiny**0.5 / 2, info.max):
+        beta = jnp.asarray(beta, dtype)
+        tilted = quick_jit(jax.grad(lambda b: jnp.exp(rz.tilt(log_ref, reward, b))[0]))(beta)
+        assert tilted == 0
+        assert not jnp.isnan(quick_jit(jax.grad(lambda b: rz.log_partition(log_ref, reward, b)))(beta))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_value_barely_inside_the_range_converges_however_extreme_the_reference(dtype):
+    rng = np.random.default_rng(8)
+    log_ref = jax.nn.log_softmax(jnp.asarray(np.geomspace(1, 1e5, 60)[:, None] * rng.normal(size=(60, 5)), dtype))
+    reward = jnp.asarray(rng.normal(size=(60, 5)), dtype)
+    low, high = (jnp.exp(tilt(log_ref, reward, b)) for b in (INF, 0.0))
+    low, high = (low * reward).sum(-1), (high * reward).sum(-1)
+    for share in (1e-9, 0.5, 1 - 1e-9):
+        got = tilt_to_reward(log_ref, reward, low + share * (high - low))
+        assert got.converged.all()
 
 
 def test_exact_and_normalised_oracles_differ_only_by_rounding():

@@ -33,6 +33,15 @@ def times_log(a: Elementwise, log_p: Elementwise) -> Elementwise:
     )
 
 
+def expm1_tail(x: Elementwise) -> Elementwise:
+    """The Taylor series of (e^x - 1 - x) / (x² / 2) for |x| < 1, to the last bit and with all its derivatives."""
+    degree = 19 if jnp.finfo(x.dtype).bits == 64 else 12  # remainder below the last bit inside |x| < 1
+    series = jnp.ones_like(x)
+    for k in range(degree, 2, -1):
+        series = 1 + x * (1 / k) * series
+    return series
+
+
 def bregman(p: Elementwise, q: Elementwise, x: Elementwise) -> Elementwise:
     """The non-negative gap p (e^x - 1 - x) between the exponential and its tangent, with q = p e^x given.
 
@@ -41,22 +50,18 @@ def bregman(p: Elementwise, q: Elementwise, x: Elementwise) -> Elementwise:
     """
     near = jnp.abs(x) < 1
     x_near = jnp.where(near, x, 0.0)
-    degree = 19 if jnp.finfo(x.dtype).bits == 64 else 12  # remainder below the last bit inside |x| < 1
-    series = jnp.ones_like(x)
-    for k in range(degree, 2, -1):
-        series = 1 + x_near * (1 / k) * series
+    tail = expm1_tail(x_near)  # before its factor: derivatives are added up in this order, which long trainings magnify
     x_far = jnp.where(near, -2.0, x)
     p_far = jnp.where(x_far == -jnp.inf, jnp.maximum(p, jnp.finfo(p.dtype).tiny), p)
-    return jnp.where(near, p * (x_near**2 / 2) * series, q - p_far * (1 + x_far))
+    return jnp.where(near, p * (x_near**2 / 2) * tail, q - p_far * (1 + x_far))
 
 
 def expm1_ratio(p: Elementwise, q: Elementwise, x: Elementwise, t: Elementwise) -> Elementwise:
-    """The quotient p (e^(t x) - 1) / t with q = p e^(t x) given, continued to t = 0 with two derivatives."""
+    """The quotient p (e^(t x) - 1) / t with q = p e^(t x) given, continued to t = 0 with all its derivatives."""
     near = jnp.abs(t * x) < 1
     x_near = jnp.where(near, x, 0.0)
-    at_zero = p * (x_near + t * x_near**2 / 2 + t**2 * x_near**3 / 6)
-    t_safe = jnp.where(t == 0, 1.0, t)
-    return jnp.where(near, jnp.where(t == 0, at_zero, p * jnp.expm1(t * x_near) / t_safe), (q - p) / t_safe)
+    power = t * x_near
+    return jnp.where(near, p * x_near * (1 + power / 2 * expm1_tail(power)), (q - p) / jnp.where(near, 1.0, t))
 
 
 def shared_log_ratio(log_p: Elementwise, log_q: Elementwise) -> tuple[Elementwise, Elementwise, Elementwise]:
@@ -79,10 +84,49 @@ def kl_terms(log_p: Elementwise, log_q: Elementwise) -> Elementwise:
     return jnp.where(p_zero, q, bregman(jnp.exp(finite_log_p), q, log_ratio))
 
 
+def log_power_sum(log_p: Elementwise, log_q: Elementwise, a: Elementwise) -> Elementwise:
+    """The log of Σ p^a q^(1-a), kept as an axis of one: at a >= 1 it is +inf where q = 0 < p."""
+    p_shared, q_shared, _ = shared_log_ratio(log_p, log_q)
+    terms = jnp.where(log_q == -jnp.inf, jnp.where(a < 1, -jnp.inf, jnp.inf), a * p_shared - (a - 1) * q_shared)
+    terms = jnp.where(log_p == -jnp.inf, -jnp.inf, terms)
+    violated = jnp.any(terms == jnp.inf, axis=-1, keepdims=True)
+    return jnp.where(violated, jnp.inf, log_sum(jnp.where(violated, 0.0, terms))[..., None])
+
+
+def renyi_terms(log_p: Elementwise, log_q: Elementwise, a: Elementwise) -> Elementwise:
+    """The terms (p^a q^(1-a) - p) / (a - 1) + q - p >= 0 of the Tsallis divergence, continued to a = 1.
+
+    They are written so that nothing large cancels: near p = q, for a near 0, and else. At a = 1 they are `kl_terms`.
+    """
+    t = a - 1
+    p_shared, q_shared, d = shared_log_ratio(log_p, log_q)
+    p, q, power = jnp.exp(p_shared), jnp.exp(q_shared), jnp.exp(a * p_shared - t * q_shared)
+    t_safe = jnp.where(t == 0, 1.0, t)
+    d_near = jnp.where(jnp.abs(d) < 1, d, 0.0)
+    curvature = t * p * d_near**2 * (1 / 2 - t * d_near / 6)
+    near = bregman(p, q, d_near) + jnp.where(t == 0, curvature, bregman(p, power, -t * d_near) / t_safe)
+    from_q = a * (expm1_ratio(q, power, -d, a) + q - p) / jnp.where(a < 0.5, t, 1.0)
+    from_p = expm1_ratio(p, power, -d, t) + q - p
+    both = jnp.where(jnp.abs(d) < 1, near, jnp.where(a < 0.5, from_q, from_p))
+    only_p = jnp.where(a < 1, jnp.exp(log_p) * a / jnp.where(a < 1, 1.0 - a, 1.0), jnp.inf)
+    return jnp.where(log_p == -jnp.inf, jnp.exp(log_q), jnp.where(log_q == -jnp.inf, only_p, both))
+
+
 def log1p_ratio(x: Elementwise) -> Elementwise:
-    """The quotient log(1 + x) / x, continued to x = 0 with two derivatives."""
-    at_zero = x == 0
-    return jnp.where(at_zero, 1 - x / 2 + x**2 / 3, jnp.log1p(x) / jnp.where(at_zero, 1.0, x))
+    """The quotient log(1 + x) / x, continued to x = 0 with all its derivatives and to x = inf."""
+    near = jnp.abs(x) < 1e-2
+    x_near, series = jnp.where(near, x, 0.0), jnp.full_like(x, 1 / 10)
+    for k in range(9, 0, -1):
+        series = 1 / k - x_near * series
+    x_far = jnp.where(near, 1.0, jnp.minimum(x, jnp.finfo(x.dtype).max))
+    return jnp.where(near, series, jnp.log1p(x_far) / x_far)
+
+
+def reciprocal(x: Elementwise) -> Elementwise:
+    """The quotient 1 / x on [0, inf], with derivative zero where 1 / x² is beyond the dtype."""
+    steep = x < jnp.finfo(x.dtype).tiny ** 0.5
+    at_end = jnp.where(x == 0, jnp.inf, 1 / jax.lax.stop_gradient(jnp.where(x == 0, 1.0, x)))
+    return jnp.where(steep, at_end, 1 / jnp.where(steep, 1.0, x))
 
 
 def safe_sqrt(x: Elementwise) -> Elementwise:
@@ -95,7 +139,7 @@ def log_mix(log_a: Elementwise, log_p: Elementwise, log_b: Elementwise, log_q: E
     """The log of a p + b q, elementwise, with derivative zero where both terms vanish."""
     x, y = log_a + log_p, log_b + log_q
     empty = jnp.maximum(x, y) == -jnp.inf
-    mixed = jnp.logaddexp(jnp.where(empty, 0.0, x), jnp.where(empty, 0.0, y))
+    mixed = jnp.logaddexp(jnp.where(empty, 0.0, x), y)
     return jnp.where(empty, -jnp.inf, mixed)
 
 
@@ -123,7 +167,7 @@ def log_sum(log_w: Elementwise) -> Elementwise:
     return jnp.where(empty, -jnp.inf, total)
 
 
-def log_normalise(log_w: Elementwise) -> Elementwise:
+def log_normalize(log_w: Elementwise) -> Elementwise:
     """Log-probabilities of the weights exp(log_w); all -inf where every weight is zero."""
     empty = jnp.max(log_w, axis=-1, keepdims=True) == -jnp.inf
     return jnp.where(empty, -jnp.inf, jax.nn.log_softmax(jnp.where(empty, 0.0, log_w)))

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+_REWARDS = ("reward", "advantage")
+
 
 def floating_array(name: str, value: ArrayLike) -> Float[Array, "..."]:
     """`value` as an array, if its dtype is floating.
@@ -29,10 +31,10 @@ def floating_array(name: str, value: ArrayLike) -> Float[Array, "..."]:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> floating_array("reward", jnp.array([True, False]))
+        >>> floating_array("log_policy", jnp.array([True, False]))
         Traceback (most recent call last):
         ...
-        TypeError: reward must be a floating array, got bool of shape (2,)
+        TypeError: log_policy must be a floating array, got bool of shape (2,)
     """
     array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -73,10 +75,12 @@ def outcome_arrays(
 
     Args:
         per_row: numbers that may differ from row to row, such as beta or time, each a scalar or `[...]`.
-        **arrays: log-probabilities, logits or rewards, each `[..., outcomes]`.
+        **arrays: log-probabilities, logits or rewards, each `[..., outcomes]`. One named `reward` or `advantage` may
+            hold integers or booleans, as 0/1 rewards do; it gets the dtype of its first fellow.
 
     Returns:
-        The arrays, `[..., outcomes]`, then the numbers, `[..., 1]` in the first array's dtype, in the order given.
+        The arrays, `[..., outcomes]`, then the numbers, `[..., 1]` in the first array's dtype, in the order given. A
+        number below the smallest normal one of that dtype is 0, on every device (XLA flushes it on some).
 
     Raises:
         TypeError: an array is not of a floating dtype.
@@ -95,14 +99,18 @@ def outcome_arrays(
     return _aligned("outcome", per_row or {}, arrays)
 
 
-def sample_arrays(**arrays: ArrayLike) -> tuple[Float[Array, "..."], ...]:
+def sample_arrays(
+    per_row: Mapping[str, ArrayLike] | None = None, **arrays: ArrayLike
+) -> tuple[Float[Array, "..."], ...]:
     """The named arguments as floating arrays of one rank whose last axis is the samples of one prompt.
 
     Args:
-        **arrays: log-probabilities, rewards or advantages of samples, each `[..., samples]`.
+        per_row: numbers that may differ from row to row, such as clip or beta, each a scalar or `[...]`.
+        **arrays: log-probabilities, rewards or advantages of samples, each `[..., samples]`. One named `advantage` may
+            be the same for all samples, `[..., 1]` or a number; integers and booleans as in `outcome_arrays`.
 
     Returns:
-        The arrays, `[..., samples]`, in the order given.
+        The arrays, `[..., samples]`, then the numbers, `[..., 1]`, in the order given.
 
     Raises:
         TypeError: an array is not of a floating dtype.
@@ -115,7 +123,7 @@ def sample_arrays(**arrays: ArrayLike) -> tuple[Float[Array, "..."], ...]:
         ...
         ValueError: reward has 4 samples in shape (4,), but log_prob has 3 in shape (3,): sample axes must match exactly
     """
-    return _aligned("sample", {}, arrays)
+    return _aligned("sample", per_row or {}, arrays)
 
 
 def nonnegative(name: str, value: Any) -> Any:
@@ -184,7 +192,7 @@ def check_reward(reward: ArrayLike, name: str = "reward") -> Float[Array, "..."]
     """`reward`, if it is free of NaN and +inf and allows some outcome in every row. Not for use under `jit`.
 
     Args:
-        reward: rewards, `[..., outcomes]`; -inf forbids an outcome.
+        reward: rewards, `[..., outcomes]`; -inf forbids an outcome. Integers and booleans become floating.
         name: what the error should call it.
 
     Returns:
@@ -201,7 +209,7 @@ def check_reward(reward: ArrayLike, name: str = "reward") -> Float[Array, "..."]
         ...
         ValueError: reward must be finite or -inf, but entry (1,) is nan
     """
-    (reward,) = outcome_arrays(None, **{name: reward})
+    (reward,) = outcome_arrays(None, **{name: _whole_as(float, reward)})
     values = np.asarray(reward, dtype=np.float64)
     bad = np.isnan(values) | (values == np.inf)
     if bad.any():
@@ -242,17 +250,22 @@ def _aligned(
     axis: str, per_row: Mapping[str, ArrayLike], arrays: Mapping[str, ArrayLike]
 ) -> tuple[Float[Array, "..."], ...]:
     """The arrays, which share their last axis, then the numbers with a last axis of one, all of one rank."""
-    given = {name: floating_array(name, value) for name, value in arrays.items()}
+    dtype = next((jnp.asarray(x).dtype for name, x in arrays.items() if name not in _REWARDS), float)
+    cast = {name: _whole_as(dtype, x) if name in _REWARDS else x for name, x in arrays.items()}
+    given = {name: floating_array(name, value) for name, value in cast.items()}
+    shared = axis == "sample" and "advantage" in given and given["advantage"].shape[-1:] in ((), (1,))
+    if shared:
+        given["advantage"] = given["advantage"].reshape(given["advantage"].shape or (1,))
     first, reference = next(iter(given.items()))
     for name, array in given.items():
         if array.ndim == 0 or array.shape[-1] == 0:
             raise ValueError(f"{name} needs a non-empty {axis} axis, got shape {array.shape}")
-        if array.shape[-1] != reference.shape[-1]:
+        if array.shape[-1] != reference.shape[-1] and not (shared and name == "advantage"):
             raise ValueError(
                 f"{name} has {array.shape[-1]} {axis}s in shape {array.shape}, but {first} has "
                 f"{reference.shape[-1]} in shape {reference.shape}: {axis} axes must match exactly"
             )
-    rows = {name: jnp.asarray(value, reference.dtype)[..., None] for name, value in per_row.items()}
+    rows = {name: _normal(jnp.asarray(value, reference.dtype))[..., None] for name, value in per_row.items()}
     batches = {name: array.shape[:-1] for name, array in (given | rows).items()}
     try:
         rank = len(jnp.broadcast_shapes(*batches.values())) + 1
@@ -260,6 +273,18 @@ def _aligned(
         listed = ", ".join(f"{name} {shape}" for name, shape in batches.items())
         raise ValueError(f"batch axes do not broadcast: {listed}") from None
     return tuple(jnp.expand_dims(x, range(rank - x.ndim)) for x in (given | rows).values())
+
+
+def _whole_as(dtype: Any, value: ArrayLike) -> Array:
+    """Integers and booleans as numbers of the dtype; anything else as it is."""
+    array = jnp.asarray(value)
+    whole = array.dtype == jnp.bool_ or jnp.issubdtype(array.dtype, jnp.integer)
+    return array.astype(dtype) if whole else array
+
+
+def _normal(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`x` with 0 for subnormal numbers; the derivative is 1 there too."""
+    return x - jax.lax.stop_gradient(jnp.where(jnp.abs(x) < jnp.finfo(x.dtype).tiny, x, 0.0))
 
 
 def _first(culprits: np.ndarray | np.bool) -> tuple[int, ...]:

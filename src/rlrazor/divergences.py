@@ -4,27 +4,28 @@ Every function takes normalised log-probabilities whose last axis is the outcome
 and broadcast. An impossible outcome is `-inf`. Results are in nats and exact at the boundary: 0 log 0 = 0, and a
 divergence is `+inf` exactly where its support condition is violated. Derivatives are meant along the simplex, as
 they arise when the arguments come from `jax.nn.log_softmax`.
+
+An array of log-probabilities that is not floating raises `TypeError`, one without outcomes, with other outcomes than
+its fellows or with batch axes that do not broadcast `ValueError`: see `rlrazor.checks.outcome_arrays`.
 """
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Real
+from jaxtyping import Array, Float
 
 from rlrazor._numerics import (
     bregman,
     expectation,
-    expm1_ratio,
     kl_terms,
     log1p_ratio,
     log_blend,
-    log_sum,
+    log_power_sum,
+    renyi_terms,
     safe_sqrt,
     shared_log_ratio,
 )
+from rlrazor._types import LogProbs, Number, PerRow
 from rlrazor.checks import floating_array, nonnegative, outcome_arrays
-
-LogProbs = Float[Array, "*#batch outcomes"]
-PerRow = Float[Array, "*batch"]
-Number = int | float | Real[Array, "*#batch"]
 
 
 def entropy(log_p: LogProbs) -> PerRow:
@@ -35,9 +36,6 @@ def entropy(log_p: LogProbs) -> PerRow:
 
     Returns:
         Entropy in nats, `[...]`, in [0, log outcomes].
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -60,9 +58,6 @@ def cross_entropy(log_p: LogProbs, log_q: LogProbs) -> PerRow:
 
     Returns:
         Cross-entropy in nats, `[...]`, in [0, inf]; `+inf` where p > 0 = q.
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -87,9 +82,6 @@ def kl_divergence(log_p: LogProbs, log_q: LogProbs) -> PerRow:
     Returns:
         KL(p || q) in nats, `[...]`, in [0, inf]; `+inf` exactly where some outcome has p > 0 = q.
 
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
-
     Example:
         >>> import jax.numpy as jnp
         >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5, 0.0], [0.25, 0.25, 0.5]]))
@@ -113,9 +105,6 @@ def jeffreys_divergence(log_p: LogProbs, log_q: LogProbs) -> PerRow:
     Returns:
         Divergence in nats, `[...]`, in [0, inf]; `+inf` where supports differ.
 
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
-
     Example:
         >>> import jax.numpy as jnp
         >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))
@@ -131,7 +120,8 @@ def jeffreys_divergence(log_p: LogProbs, log_q: LogProbs) -> PerRow:
 def jensen_shannon_divergence(log_p: LogProbs, log_q: LogProbs, weight: Number = 0.5) -> PerRow:
     """Jensen-Shannon divergence w KL(p || m) + (1-w) KL(q || m), with m = w p + (1-w) q.
 
-    As w -> 0, JS_w / w -> KL(p || q); as w -> 1, JS_w / (1-w) -> KL(q || p).
+    As w -> 0, JS_w / w -> KL(p || q); as w -> 1, JS_w / (1-w) -> KL(q || p). Where these are infinite, so is the
+    derivative in w at that end, of which automatic differentiation gives the finite part.
 
     Args:
         log_p: normalised log-probabilities, `[..., outcomes]`.
@@ -142,7 +132,7 @@ def jensen_shannon_divergence(log_p: LogProbs, log_q: LogProbs, weight: Number =
         Divergence in nats, `[...]`, in [0, H(w)] with H(w) the binary entropy (log 2 at w = 1/2).
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a Python `weight` outside [0, 1].
+        ValueError: a Python `weight` outside [0, 1].
 
     Example:
         >>> import jax.numpy as jnp
@@ -159,9 +149,9 @@ def jensen_shannon_divergence(log_p: LogProbs, log_q: LogProbs, weight: Number =
     log_p, log_q, w = outcome_arrays({"weight": weight}, log_p=log_p, log_q=log_q)
     log_m = log_blend(log_q, log_p, w)
     # At w = 0 (or 1) the weightless side may be infinitely far from m; 0 inf counts as 0, as the limit does.
-    from_p, from_q = kl_terms(log_p, log_m), kl_terms(log_q, log_m)
-    from_p = jnp.where((w == 0) & jnp.isinf(from_p), 0.0, from_p)
-    from_q = jnp.where((w == 1) & jnp.isinf(from_q), 0.0, from_q)
+    apart = log_m == -jnp.inf
+    from_p = kl_terms(jnp.where((w == 0) & apart, -jnp.inf, log_p), log_m)
+    from_q = kl_terms(jnp.where((w == 1) & apart, -jnp.inf, log_q), log_m)
     return (w * from_p + (1 - w) * from_q).sum(-1)
 
 
@@ -169,7 +159,8 @@ def renyi_divergence(log_p: LogProbs, log_q: LogProbs, order: Number) -> PerRow:
     """Rényi divergence D_a(p || q) = log(Σ p^a q^(1-a)) / (a - 1), continued to a = 0, 1 and inf.
 
     D_0 = -log q(p > 0), D_1 = KL(p || q), D_inf = log max p/q. Small divergences are summed from the one-signed
-    terms of the Tsallis form S_a = (Σ p^a q^(1-a) - 1) / (a - 1), with D_a = log(1 + (a-1) S_a) / (a-1).
+    terms of the Tsallis form S_a = (Σ p^a q^(1-a) - 1) / (a-1), with D_a = log(1 + (a-1) S_a) / (a-1); large ones are
+    log Σ p^a q^(1-a) / (a-1).
 
     Args:
         log_p: normalised log-probabilities, `[..., outcomes]`.
@@ -180,7 +171,7 @@ def renyi_divergence(log_p: LogProbs, log_q: LogProbs, order: Number) -> PerRow:
         Divergence in nats, `[...]`, in [0, inf] and non-decreasing in the order.
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `order`.
+        ValueError: a negative or NaN Python `order`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -192,39 +183,16 @@ def renyi_divergence(log_p: LogProbs, log_q: LogProbs, order: Number) -> PerRow:
         van Erven, Harremoës, "Rényi Divergence and Kullback-Leibler Divergence", arXiv:1206.2459.
     """
     log_p, log_q, order = outcome_arrays({"order": nonnegative("order", order)}, log_p=log_p, log_q=log_q)
-    at_infinity = jnp.isinf(order)
-    a = jnp.where(at_infinity, 2.0, order)
-    t = a - 1.0
-
-    p_shared, q_shared, d = shared_log_ratio(log_p, log_q)
-    p_zero, q_zero = log_p == -jnp.inf, log_q == -jnp.inf
-    p, q, power = jnp.exp(p_shared), jnp.exp(q_shared), jnp.exp(a * p_shared - t * q_shared)
-    # (p^a q^(1-a) - p) / t + q - p, written so that nothing large cancels: near p = q, for a near 0, and else.
-    t_safe = jnp.where(t == 0, 1.0, t)
-    d_near = jnp.where(jnp.abs(d) < 1, d, 0.0)
-    curvature = t * p * d_near**2 * (1 / 2 - t * d_near / 6)
-    near = bregman(p, q, d_near) + jnp.where(t == 0, curvature, bregman(p, power, -t * d_near) / t_safe)
-    from_q = a * (expm1_ratio(q, power, -d, a) + q - p) / jnp.where(a < 0.5, t, 1.0)
-    from_p = expm1_ratio(p, power, -d, t) + q - p
-    both = jnp.where(jnp.abs(d) < 1, near, jnp.where(a < 0.5, from_q, from_p))
-    only_p = jnp.where(a < 1, jnp.exp(log_p) * a / jnp.where(a < 1, 1.0 - a, 1.0), jnp.inf)
-    tsallis = jnp.where(p_zero, jnp.exp(log_q), jnp.where(q_zero, only_p, both)).sum(-1)
-
-    log_terms = jnp.where(q_zero, jnp.where(a < 1, -jnp.inf, jnp.inf), a * p_shared - t * q_shared)
-    log_terms = jnp.where(p_zero, -jnp.inf, log_terms)
-    violated = jnp.any(log_terms == jnp.inf, axis=-1, keepdims=True)
-    log_power_sum = log_sum(jnp.where(violated, 0.0, log_terms))
-    violated = violated[..., 0]
-
-    t, t_safe = t[..., 0], t_safe[..., 0]
-    small = jnp.abs(log_power_sum) < 0.5
-    excess = jnp.where(small & ~violated, t * tsallis, 0.0)
-    log_form = log_power_sum / t_safe
-    finite_order = jnp.where(small | (t == 0), log1p_ratio(excess) * jnp.where(violated, 0.0, tsallis), log_form)
-    finite_order = jnp.where(violated, jnp.inf, finite_order)
-
-    worst = jnp.max(jnp.where(p_zero, -jnp.inf, log_p - jnp.where(p_zero, 0.0, log_q)), axis=-1)
-    return jnp.where(at_infinity[..., 0], jnp.maximum(worst, 0.0), finite_order)
+    a = jnp.where(jnp.isinf(order), 2.0, order)
+    log_powers = log_power_sum(log_p, log_q, a)
+    close = jnp.isfinite(log_powers) & ((jnp.abs(log_powers) < 0.5) | (a == 1))
+    # Elsewhere the terms may overflow and are not needed: p in place of q makes them zero, and their derivatives.
+    tsallis = renyi_terms(log_p, jnp.where(close, log_q, log_p), a).sum(-1, keepdims=True)
+    by_terms = log1p_ratio((a - 1) * tsallis) * tsallis
+    at_order = jnp.where(close, by_terms, log_powers / jnp.where(a == 1, 1.0, a - 1))
+    possible = log_p > -jnp.inf
+    worst = jnp.max(jnp.where(possible, log_p - jnp.where(possible, log_q, 0.0), -jnp.inf), axis=-1, keepdims=True)
+    return jnp.where(jnp.isinf(order), jnp.maximum(worst, 0.0), at_order)[..., 0]
 
 
 def chi2_divergence(log_p: LogProbs, log_q: LogProbs) -> PerRow:
@@ -236,9 +204,6 @@ def chi2_divergence(log_p: LogProbs, log_q: LogProbs) -> PerRow:
 
     Returns:
         Divergence, dimensionless, `[...]`, in [0, inf]; `+inf` where p > 0 = q.
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -269,9 +234,6 @@ def total_variation(log_p: LogProbs, log_q: LogProbs) -> PerRow:
     Returns:
         Distance, dimensionless, `[...]`, in [0, 1].
 
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
-
     Example:
         >>> import jax.numpy as jnp
         >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))
@@ -296,9 +258,6 @@ def hellinger_distance(log_p: LogProbs, log_q: LogProbs) -> PerRow:
 
     Returns:
         Distance, dimensionless, `[...]`, in [0, 1].
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -328,9 +287,6 @@ def bhattacharyya_coefficient(log_p: LogProbs, log_q: LogProbs) -> PerRow:
 
     Returns:
         Overlap, dimensionless, `[...]`, in [0, 1]: 1 iff p = q, 0 iff the supports are disjoint.
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -386,8 +342,16 @@ def _binary_term(p: Float[Array, "..."], q: Float[Array, "..."], difference: Flo
     """The term p log(p/q) - p + q from probabilities; near p = q the ratio comes from their exact difference."""
     shared = (p > 0) & (q > 0)
     p_safe, q_safe = jnp.where(shared, p, 1.0), jnp.where(shared, q, 1.0)
-    near = shared & (jnp.abs(difference) < p_safe / 2)
-    x = jnp.where(near, difference / p_safe, 0.0)
-    log_ratio = jnp.where(near, jnp.log1p(x), jnp.log(q_safe) - jnp.log(p_safe))
+    log_ratio = _log_ratio(p_safe, q_safe, jnp.where(shared, difference, 0.0))
     terms = jnp.where(shared, bregman(p_safe, q_safe, log_ratio), jnp.inf)
     return jnp.where(p == 0, q, terms)
+
+
+@jax.custom_jvp
+def _log_ratio(p: Float[Array, "..."], q: Float[Array, "..."], difference: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The logarithm of q / p with q - p given exactly. Its derivatives are 1/q and -1/p: none squares a tiny p."""
+    near = jnp.abs(difference) < p / 2
+    return jnp.where(near, jnp.log1p(jnp.where(near, difference / p, 0.0)), jnp.log(q) - jnp.log(p))
+
+
+_log_ratio.defjvps(lambda dp, _, p, q, difference: -dp / p, lambda dq, _, p, q, difference: dq / q, None)

@@ -1,25 +1,24 @@
 """Where gradient flow goes and how it gets there: closed forms on the simplex, and an ODE for everything else.
 
 The closed forms are the natural-gradient (Fisher-Rao) flows of the softmax table. Time is continuous and counts
-learning rate times steps. Conventions as in `rlrazor.divergences`.
+learning rate times steps. Conventions and errors as in `rlrazor.divergences`. A time or beta below the smallest normal
+number of its dtype counts as 0; at any other, however small, a forbidding reward has removed its outcome.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, PyTree, Real
+from jaxtyping import Array, Bool, Float, Int, Real
 
-from rlrazor._numerics import expectation, expm1_ratio, log1p_ratio, log_blend, log_mix, log_normalise
+from rlrazor._numerics import expectation, expm1_ratio, log1p_ratio, log_blend, log_mix, log_normalize, reciprocal
+from rlrazor._types import LogProbs, Number, Params, Policy, Rewards
 from rlrazor.checks import boolean_array, floating_array, nonnegative, outcome_arrays
-from rlrazor.divergences import LogProbs, Number
 from rlrazor.geometry import log_pool
 from rlrazor.policies import softmax_policy
-from rlrazor.tilting import Policy, Rewards, exponential_tilt
-
-Params: TypeAlias = PyTree[Float[Array, "..."]]
+from rlrazor.tilting import exponential_tilt
 
 
 def forward_kl_flow(log_init: LogProbs, log_target: LogProbs, time: Number) -> Policy:
@@ -36,7 +35,7 @@ def forward_kl_flow(log_init: LogProbs, log_target: LogProbs, time: Number) -> P
         log pi_t, normalised, `[..., outcomes]`.
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `time`.
+        ValueError: a negative or NaN Python `time`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -70,7 +69,7 @@ def reverse_kl_flow(log_init: LogProbs, log_target: LogProbs, time: Number) -> P
         log pi_t, normalised, `[..., outcomes]`; from t > 0 on its support is the intersection of both supports.
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `time`.
+        ValueError: a negative or NaN Python `time`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -87,6 +86,11 @@ def reverse_kl_flow(log_init: LogProbs, log_target: LogProbs, time: Number) -> P
     return log_pool(_fading(t), log_init, -jnp.expm1(-t), log_target)
 
 
+def _fading(decay: Float[Array, "*#batch 1"]) -> Float[Array, "*#batch 1"]:
+    """e^-decay, kept above zero while decay is finite: until then an impossible outcome stays impossible."""
+    return jnp.where(jnp.isinf(decay), 0.0, jnp.maximum(jnp.exp(-decay), jnp.finfo(decay.dtype).tiny))
+
+
 def reward_flow(log_init: LogProbs, reward: Rewards, time: Number) -> Policy:
     """Natural-gradient flow of the expected reward, the replicator equation: pi_t = init exp(t reward) / Z.
 
@@ -101,7 +105,7 @@ def reward_flow(log_init: LogProbs, reward: Rewards, time: Number) -> Policy:
         log pi_t, normalised, `[..., outcomes]`.
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `time`.
+        ValueError: a negative or NaN Python `time`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -113,7 +117,14 @@ def reward_flow(log_init: LogProbs, reward: Rewards, time: Number) -> Policy:
         Kakade, "A Natural Policy Gradient", 2001.
     """
     log_init, reward, t = outcome_arrays({"time": nonnegative("time", time)}, log_init=log_init, reward=reward)
-    return _tilt_since_start(log_init, reward, t)
+    return _tilt_since_start(log_init, reward, t, t > 0)
+
+
+def _tilt_since_start(
+    log_init: LogProbs, reward: Rewards, strength: Float[Array, "*#batch 1"], moved: Bool[Array, "*#batch 1"]
+) -> Policy:
+    """The tilt init exp(strength reward) / Z; until it has moved the initial policy, whatever the reward forbids."""
+    return exponential_tilt(log_init, jnp.where(~moved & (reward == -jnp.inf), 0.0, reward), strength)
 
 
 def success_gradient_path(log_init: LogProbs, accept: Bool[Array, "*#batch outcomes"], progress: Number) -> Policy:
@@ -134,7 +145,7 @@ def success_gradient_path(log_init: LogProbs, accept: Bool[Array, "*#batch outco
         Normalised log-probabilities, `[..., outcomes]`; the initial policy throughout if it always or never succeeds.
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `progress`.
+        ValueError: a negative or NaN Python `progress`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -157,6 +168,44 @@ def success_gradient_path(log_init: LogProbs, accept: Bool[Array, "*#batch outco
     return path
 
 
+@jax.jit
+def _success_gradient_path(
+    log_init: Float[Array, " outcomes"], success: Float[Array, " outcomes"], progress: Float[Array, ""]
+) -> Float[Array, " outcomes"]:
+    """One path at one position; x = log b solves the convex equation Σ softplus(x + log init) = what a has gained."""
+    import optimistix
+
+    inside, possible = success > 0, log_init > -jnp.inf
+    correct, wrong = inside & possible, ~inside & possible
+    num_wrong = wrong.sum().astype(log_init.dtype)
+    top = jnp.max(jnp.where(correct, log_init, -jnp.inf))
+    moves = jnp.any(correct) & jnp.any(wrong)
+    between = moves & (progress > 0) & (progress < 1)
+    share = jnp.where(correct, jnp.exp(jnp.where(correct, log_init - jnp.where(correct, top, 0.0), 0.0)), 0.0)
+    log_wrong = jnp.where(wrong, log_init, 0.0)
+    grown = -jnp.log1p(-jnp.where(between, progress, 0.5) * share)
+    gained = jnp.where(moves, grown.sum(), 1.0)
+
+    def shrunk(x: Float[Array, ""]) -> Float[Array, " outcomes"]:
+        return jnp.where(wrong, jax.nn.softplus(x + log_wrong), 0.0)
+
+    above = (gained - log_wrong.sum()) / jnp.where(num_wrong > 0, num_wrong, 1.0)  # from here Newton only goes down
+    tolerance = 8 * float(jnp.finfo(log_init.dtype).eps)
+    x = optimistix.root_find(
+        lambda x, gained: shrunk(x).sum() - gained,
+        optimistix.Newton(rtol=tolerance, atol=tolerance),
+        above,
+        args=gained,
+        max_steps=512,
+        throw=False,
+    ).value
+    path = log_normalize(log_init + grown - shrunk(x))
+    end = log_normalize(jnp.where(share == 1, jnp.zeros_like(log_init), -jnp.inf))
+    slope = share - share.sum() * jnp.exp(log_normalize(jnp.where(wrong, log_init, -jnp.inf)))  # at progress 0
+    start = jnp.where(possible, log_init + progress * (slope - expectation(log_init, slope)), -jnp.inf)
+    return jnp.where(between, path, jnp.where(moves, jnp.where(progress >= 1, end, start), log_init))
+
+
 def regularized_reward_flow(
     log_init: LogProbs, log_ref: LogProbs, reward: Rewards, beta: Number, time: Number
 ) -> Policy:
@@ -175,7 +224,7 @@ def regularized_reward_flow(
         log pi_t, normalised, `[..., outcomes]`.
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `beta` or `time`.
+        ValueError: a negative or NaN Python `beta` or `time`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -217,7 +266,7 @@ def mirror_descent(
         log pi_k, normalised, `[..., outcomes]`.
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python number.
+        ValueError: a negative or NaN Python number.
 
     Example:
         >>> import jax.numpy as jnp
@@ -236,7 +285,8 @@ def mirror_descent(
         log_ref=log_ref,
         reward=reward,
     )
-    return _relaxed(log_init, log_ref, reward, b, k * eta * log1p_ratio(eta * b))  # ρ^k = e^-βt
+    product = jnp.minimum(eta * b, jnp.finfo(b.dtype).max)
+    return _relaxed(log_init, log_ref, reward, b, k * eta * log1p_ratio(product))  # ρ^k = e^-βt
 
 
 def _relaxed(
@@ -250,56 +300,9 @@ def _relaxed(
     endless = jnp.isinf(time)
     t = jnp.where(endless, 0.0, time)
     decay = jnp.where(endless & (beta > 0), jnp.inf, beta * t)
-    strength = jnp.where(endless, 1 / beta, -expm1_ratio(jnp.ones_like(t), jnp.exp(-beta * t), -t, beta))
-    return _tilt_since_start(log_pool(_fading(decay), log_init, -jnp.expm1(-decay), log_ref), reward, strength)
-
-
-def _fading(decay: Float[Array, "*#batch 1"]) -> Float[Array, "*#batch 1"]:
-    """e^-decay, kept above zero while decay is finite: until then an impossible outcome stays impossible."""
-    return jnp.where(jnp.isinf(decay), 0.0, jnp.maximum(jnp.exp(-decay), jnp.finfo(decay.dtype).tiny))
-
-
-def _tilt_since_start(log_init: LogProbs, reward: Rewards, strength: Float[Array, "*#batch 1"]) -> Policy:
-    """The tilt init exp(strength reward) / Z; at strength 0 the initial policy, whatever the reward forbids."""
-    return exponential_tilt(log_init, jnp.where((strength == 0) & (reward == -jnp.inf), 0.0, reward), strength)
-
-
-@jax.jit
-def _success_gradient_path(
-    log_init: Float[Array, " outcomes"], success: Float[Array, " outcomes"], progress: Float[Array, ""]
-) -> Float[Array, " outcomes"]:
-    """One path at one position; x = log b solves the convex equation Σ softplus(x + log init) = what a has gained."""
-    import optimistix
-
-    inside, possible = success > 0, log_init > -jnp.inf
-    correct, wrong = inside & possible, ~inside & possible
-    num_wrong = wrong.sum().astype(log_init.dtype)
-    top = jnp.max(jnp.where(correct, log_init, -jnp.inf))
-    moves = jnp.any(correct) & jnp.any(wrong)
-    between = moves & (progress > 0) & (progress < 1)
-    share = jnp.where(correct, jnp.exp(jnp.where(correct, log_init - jnp.where(correct, top, 0.0), 0.0)), 0.0)
-    log_wrong = jnp.where(wrong, log_init, 0.0)
-    grown = -jnp.log1p(-jnp.where(between, progress, 0.5) * share)
-    gained = jnp.where(moves, grown.sum(), 1.0)
-
-    def shrunk(x: Float[Array, ""]) -> Float[Array, " outcomes"]:
-        return jnp.where(wrong, jax.nn.softplus(x + log_wrong), 0.0)
-
-    above = (gained - log_wrong.sum()) / jnp.where(num_wrong > 0, num_wrong, 1.0)  # from here Newton only goes down
-    tolerance = 8 * float(jnp.finfo(log_init.dtype).eps)
-    x = optimistix.root_find(
-        lambda x, gained: shrunk(x).sum() - gained,
-        optimistix.Newton(rtol=tolerance, atol=tolerance),
-        above,
-        args=gained,
-        max_steps=512,
-        throw=False,
-    ).value
-    path = log_normalise(log_init + grown - shrunk(x))
-    end = log_normalise(jnp.where(share == 1, jnp.zeros_like(log_init), -jnp.inf))
-    slope = share - share.sum() * jnp.exp(log_normalise(jnp.where(wrong, log_init, -jnp.inf)))  # at progress 0
-    start = jnp.where(possible, log_init + progress * (slope - expectation(log_init, slope)), -jnp.inf)
-    return jnp.where(between, path, jnp.where(moves, jnp.where(progress >= 1, end, start), log_init))
+    strength = jnp.where(endless, reciprocal(beta), -expm1_ratio(jnp.ones_like(t), jnp.exp(-beta * t), -t, beta))
+    pool = log_pool(_fading(decay), log_init, -jnp.expm1(-decay), log_ref)
+    return _tilt_since_start(pool, reward, strength, time > 0)
 
 
 class Trajectory(NamedTuple):
@@ -459,3 +462,78 @@ def _natural_direction(
     num_prompts = log_policy.size // log_policy.shape[-1]
     step = jnp.linalg.lstsq(root.reshape(-1, 1) * jacobian, -num_prompts * pull.reshape(-1))[0]
     return unravel(step)
+
+
+def gradient_flows(
+    objectives: Mapping[str, Callable[[Float[Array, "..."]], Float[Array, ""]]],
+    params: Params,
+    times: Real[Array, " times"],
+    *,
+    policy: Callable[[Any], Float[Array, "..."]] = softmax_policy,
+    natural: bool = False,
+    stop: Callable[[Any], Float[Array, ""]] | None = None,
+) -> dict[str, Trajectory]:
+    """The gradient flow of each objective from the same start, compiled once for all of them.
+
+    Args:
+        objectives: by name, log-policy -> scalar, to be minimised.
+        params: initial parameters, a pytree of arrays.
+        times: increasing times >= 0 to save at, `[times]`.
+        policy: as in `gradient_flow`.
+        natural: as in `gradient_flow`.
+        stop: as in `gradient_flow`, for every objective.
+
+    Returns:
+        A `Trajectory` by name. Flows run in turn, so none takes the steps of the slowest.
+
+    Raises:
+        ValueError: there is no objective; see `gradient_flow`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from rlrazor import kl_divergence
+        >>> log_target = jnp.log(jnp.array([0.7, 0.2, 0.1]))
+        >>> directions = {
+        ...     "forward": lambda log_policy: kl_divergence(log_target, log_policy),
+        ...     "reverse": lambda log_policy: kl_divergence(log_policy, log_target),
+        ... }
+        >>> flows = gradient_flows(directions, jnp.zeros(3), jnp.array([0.0, 200.0]))
+        >>> print(*(f"{name} {jnp.exp(flow.log_policy[-1, 0]):.3f}" for name, flow in flows.items()))
+        forward 0.700 reverse 0.700
+    """
+    if not objectives:
+        raise ValueError("objectives must hold at least one")
+    branches = list(objectives.values())
+
+    def flow(index: Int[Array, ""]) -> Trajectory:
+        def objective(log_policy: Float[Array, "..."]) -> Float[Array, ""]:
+            loss: Float[Array, ""] = jax.lax.switch(index, branches, log_policy)
+            return loss
+
+        return gradient_flow(objective, params, times, policy=policy, natural=natural, stop=stop)
+
+    paths = jax.lax.map(flow, jnp.arange(len(branches)))
+    return {name: jax.tree.map(lambda leaf, row=row: leaf[row], paths) for row, name in enumerate(objectives)}
+
+
+def log_times(first: Number, last: Number, num: int) -> Float[Array, " times"]:
+    """The start and times evenly spaced on a log scale: 0, first, ..., last.
+
+    Args:
+        first: the first time after 0, > 0.
+        last: the last time, > first.
+        num: how many in all, at least 3, static.
+
+    Returns:
+        Increasing times, `[num]`.
+
+    Raises:
+        ValueError: `num` is below 3.
+
+    Example:
+        >>> log_times(0.1, 10.0, 4).round(3).tolist()
+        [0.0, 0.1, 1.0, 10.0]
+    """
+    if num < 3:
+        raise ValueError(f"num must be at least 3, got {num}")
+    return jnp.concatenate([jnp.zeros(1), jnp.geomspace(first, last, num - 1)])

@@ -1,303 +1,247 @@
-"""How far a policy went, and whether that says what it forgot: drifts, fits of the forgetting law, intervals.
+"""How far a policy went and how well it does: success rates, drifts, and the frontier between them.
 
-Conventions as in `rlrazor.divergences`. A law is fitted to `[points]` of drift x and forgetting y, one for each trained
-policy. R² is the share of the variance of y that the fit explains. It knows nothing of the size of the effect, so show
-the slope beside it.
+Conventions as in `rlrazor.divergences`; the policy comes first and the reference second. Arguments of another rank,
+outcome count or dtype raise `TypeError` or `ValueError`, see `rlrazor.checks.outcome_arrays`.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float
 
-from rlrazor.checks import outcome_arrays, sample_arrays
-from rlrazor.divergences import PerRow, kl_divergence
+from rlrazor._numerics import log_sum
+from rlrazor._types import LogProbs, Number, PerRow
+from rlrazor.checks import boolean_array, floating_array, outcome_arrays, sample_arrays
+from rlrazor.divergences import binary_kl, kl_divergence
 
 PromptPolicies = Float[Array, "*#batch #prompts outcomes"]
-Points = Float[Array, " points"]
-Scalar = Float[Array, ""]
+Accept = Bool[Array, "*#batch outcomes"]
 
 
-class Estimate(NamedTuple):
-    """A statistic and its bootstrap interval.
+class Drifts(NamedTuple):
+    """How far a policy is from its reference, in either direction.
 
     Attributes:
-        value: the statistic of the sample itself, a scalar.
-        low: lower end of the percentile interval, a scalar.
-        high: upper end of the percentile interval, a scalar.
+        forward: KL(ref || policy) in nats, the predictor of forgetting, `[...]`.
+        reverse: KL(policy || ref) in nats, `[...]`.
     """
 
-    value: Scalar
-    low: Scalar
-    high: Scalar
+    forward: Float[Array, "..."]
+    reverse: Float[Array, "..."]
 
 
-def drift(log_ref: PromptPolicies, log_policy: PromptPolicies) -> PerRow:
+def log_success(log_policy: LogProbs, accept: Accept) -> PerRow:
+    """The log success rate log J = log policy(S).
+
+    Args:
+        log_policy: policy, `[..., outcomes]`.
+        accept: the success set S, boolean, `[..., outcomes]`.
+
+    Returns:
+        log J in nats, `[...]`, in [-inf, 0]; with derivative zero where the policy never succeeds.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_policy = jnp.log(jnp.array([0.2, 0.3, 0.5]))
+        >>> print(f"{log_success(log_policy, jnp.array([True, True, False])):.4f}")
+        -0.6931
+    """
+    log_policy = floating_array("log_policy", log_policy)
+    accept = boolean_array("accept", accept).astype(log_policy.dtype)
+    log_policy, success = outcome_arrays(log_policy=log_policy, accept=accept)
+    return log_sum(jnp.where(success > 0, log_policy, -jnp.inf))
+
+
+def success_rate(log_policy: LogProbs, accept: Accept) -> PerRow:
+    """The success rate J = policy(S) = Σ_S policy.
+
+    Args:
+        log_policy: policy, `[..., outcomes]`.
+        accept: the success set S, boolean, `[..., outcomes]`.
+
+    Returns:
+        J, `[...]`, in [0, 1].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_policy = jnp.log(jnp.array([0.2, 0.3, 0.5]))
+        >>> print(f"{success_rate(log_policy, jnp.array([True, True, False])):.4f}")
+        0.5000
+    """
+    log_policy = floating_array("log_policy", log_policy)
+    accept = boolean_array("accept", accept).astype(log_policy.dtype)
+    log_policy, success = outcome_arrays(log_policy=log_policy, accept=accept)
+    return jnp.where(success > 0, jnp.exp(log_policy), 0.0).sum(-1)
+
+
+def success_frontier(base_success: Number, success: Number) -> Drifts:
+    """The least drifts of a policy with success rate J from a base with p0: kl(p0, J) forward, kl(J, p0) reverse.
+
+    Both are reached by one policy, the base reweighted on the success set and on its complement: `condition` at J = 1.
+
+    Args:
+        base_success: p0 in [0, 1], a number or `[...]`.
+        success: J in [0, 1], a number or `[...]`.
+
+    Returns:
+        The `Drifts`, `[...]`, in [0, inf].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> least = success_frontier(jnp.array(0.5), jnp.array(1.0))
+        >>> print(f"{least.forward:.4f} {least.reverse:.4f}")
+        inf 0.6931
+
+    References:
+        Shenfeld, Pari, Agrawal, "RL's Razor", arXiv:2509.04259, Lemma 5.1, at every success rate: the data-processing
+        inequality for the indicator of success.
+    """
+    return Drifts(binary_kl(base_success, success), binary_kl(success, base_success))
+
+
+def forward_drift(log_policy: PromptPolicies, log_ref: PromptPolicies) -> PerRow:
     """The forward drift E_x[KL(ref(.|x) || policy(.|x))], the mean over prompts x.
 
     Args:
-        log_ref: reference policy, `[..., prompts, outcomes]`.
         log_policy: trained policy, `[..., prompts, outcomes]`.
+        log_ref: reference policy, `[..., prompts, outcomes]`.
 
     Returns:
         Drift in nats, `[...]`, in [0, inf].
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; no prompt axis.
+        ValueError: an argument has no prompt axis.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> log_ref, log_policy = jnp.log(jnp.array([[[0.5, 0.5]], [[0.9, 0.1]]]))
-        >>> print(f"{drift(log_ref, log_policy):.4f} {reverse_drift(log_ref, log_policy):.4f}")
+        >>> log_policy, log_ref = jnp.log(jnp.array([[[0.9, 0.1]], [[0.5, 0.5]]]))
+        >>> print(f"{forward_drift(log_policy, log_ref):.4f} {reverse_drift(log_policy, log_ref):.4f}")
         0.5108 0.3681
 
     References:
         Shenfeld, Pari, Agrawal, "RL's Razor", arXiv:2509.04259, section 3 (the predictor of forgetting).
     """
-    log_ref, log_policy = outcome_arrays(log_ref=log_ref, log_policy=log_policy)
-    return _over_prompts(kl_divergence(log_ref, log_policy))
+    log_policy, log_ref = _prompt_policies(log_policy, log_ref)
+    return kl_divergence(log_ref, log_policy).mean(-1)
 
 
-def reverse_drift(log_ref: PromptPolicies, log_policy: PromptPolicies) -> PerRow:
+def reverse_drift(log_policy: PromptPolicies, log_ref: PromptPolicies) -> PerRow:
     """The reverse drift E_x[KL(policy(.|x) || ref(.|x))], the mean over prompts x.
 
     Args:
-        log_ref: reference policy, `[..., prompts, outcomes]`.
         log_policy: trained policy, `[..., prompts, outcomes]`.
+        log_ref: reference policy, `[..., prompts, outcomes]`.
 
     Returns:
         Drift in nats, `[...]`, in [0, inf].
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; no prompt axis.
+        ValueError: an argument has no prompt axis.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> log_ref, log_policy = jnp.log(jnp.array([[[0.5, 0.5]], [[1.0, 0.0]]]))
-        >>> print(f"{drift(log_ref, log_policy):.4f} {reverse_drift(log_ref, log_policy):.4f}")
+        >>> log_policy, log_ref = jnp.log(jnp.array([[[1.0, 0.0]], [[0.5, 0.5]]]))
+        >>> print(f"{forward_drift(log_policy, log_ref):.4f} {reverse_drift(log_policy, log_ref):.4f}")
         inf 0.6931
 
     References:
         Shenfeld, Pari, Agrawal, "RL's Razor", arXiv:2509.04259, section 5 (what policy gradient is said to minimise).
     """
-    log_ref, log_policy = outcome_arrays(log_ref=log_ref, log_policy=log_policy)
-    return _over_prompts(kl_divergence(log_policy, log_ref))
+    log_policy, log_ref = _prompt_policies(log_policy, log_ref)
+    return kl_divergence(log_policy, log_ref).mean(-1)
+
+
+def drifts(log_policy: PromptPolicies, log_ref: PromptPolicies) -> Drifts:
+    """Both drifts, E_x[KL(ref || policy)] and E_x[KL(policy || ref)].
+
+    Args:
+        log_policy: trained policy, `[..., prompts, outcomes]`.
+        log_ref: reference policy, `[..., prompts, outcomes]`.
+
+    Returns:
+        The `Drifts`, `[...]`.
+
+    Raises:
+        ValueError: an argument has no prompt axis.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> path = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))  # a policy over one prompt, at two times
+        >>> both = drifts(path[:, None], path[0][None])
+        >>> print(*(f"{x:.4f}" for x in (*both.forward, *both.reverse)))
+        0.0000 0.5108 0.0000 0.3681
+    """
+    return Drifts(forward_drift(log_policy, log_ref), reverse_drift(log_policy, log_ref))
+
+
+def _prompt_policies(log_policy: PromptPolicies, log_ref: PromptPolicies) -> tuple[PromptPolicies, PromptPolicies]:
+    """Both, if each has a prompt axis: a path `[times, outcomes]` would be averaged over its times without a word."""
+    policies, refs = outcome_arrays(log_policy=log_policy, log_ref=log_ref)
+    for name, value in (("log_policy", log_policy), ("log_ref", log_ref)):
+        if jnp.ndim(value) < 2:
+            shape = jnp.shape(value)
+            raise ValueError(f"{name} needs a prompt axis, [..., prompts, outcomes], got shape {shape}")
+    return policies, refs
 
 
 def value_at_crossing(
-    progress: Float[Array, " times"], values: Float[Array, " times"], level: float | Scalar
-) -> Scalar:
+    progress: Float[Array, "*#batch times"], values: Float[Array, "*#batch times"], level: Number
+) -> PerRow:
     """The value along a path where its progress first reaches the level, by linear interpolation.
 
     It compares methods at equal new-task success, whatever their speed.
 
     Args:
-        progress: such as a success rate, `[times]`.
-        values: such as drift or forgetting, `[times]`.
-        level: of progress.
+        progress: such as a success rate, `[..., times]`.
+        values: such as drift or forgetting, `[..., times]`.
+        level: of progress, a number or `[...]`.
 
     Returns:
-        The value, a scalar; NaN if the level is never reached.
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.sample_arrays`; progress or values is not a vector.
+        The value, `[...]`; NaN if the level is never reached.
 
     Example:
         >>> import jax.numpy as jnp
         >>> print(value_at_crossing(jnp.array([0.0, 0.5, 1.0]), jnp.array([0.0, 1.0, 3.0]), 0.75))
         2.0
     """
-    progress, values = _points(progress=progress, values=values)
-    reached = progress >= level
-    after = jnp.argmax(reached)
+    progress, values = sample_arrays(progress=progress, values=values)
+    progress, values = jnp.broadcast_arrays(progress, values)
+    level = jnp.asarray(level, progress.dtype)
+    level = jnp.expand_dims(level, range(progress.ndim - 1 - level.ndim)) if level.ndim < progress.ndim else level
+    reached = progress >= level[..., None]
+    after = jnp.argmax(reached, axis=-1, keepdims=True)
     before = jnp.maximum(after - 1, 0)
-    part = (level - progress[before]) / jnp.where(after > 0, progress[after] - progress[before], 1.0)
-    value = values[before] + part * (values[after] - values[before])
-    return jnp.where(jnp.any(reached), value, jnp.nan)
+
+    def at(path: Float[Array, "..."], index: Array) -> Float[Array, "..."]:
+        return jnp.take_along_axis(path, index, axis=-1)[..., 0]
+
+    rise = jnp.where(after[..., 0] > 0, at(progress, after) - at(progress, before), 1.0)
+    part = (level - at(progress, before)) / rise
+    value = at(values, before) + part * (at(values, after) - at(values, before))
+    return jnp.where(jnp.any(reached, axis=-1), value, jnp.nan)
 
 
-def quadratic_r2(x: Points, y: Points) -> Scalar:
-    """The R² of the least-squares parabola y = a + b x + c x², the published fit of the forgetting law.
+def pareto_optimal(
+    new: Float[Array, "*#batch points"], old: Float[Array, "*#batch points"]
+) -> Bool[Array, "*batch points"]:
+    """The points that no other beats: as good on both tasks, and better on one.
+
+    It compares methods by the best that each can do, whatever its learning rate and length. Memory is quadratic in the
+    points.
 
     Args:
-        x: drift, `[points]`.
-        y: forgetting, `[points]`.
+        new: such as the accuracy on the new task, `[..., points]`.
+        old: such as the accuracy on the old task, `[..., points]`.
 
     Returns:
-        R², a scalar in [0, 1]; NaN where y is constant, since there is nothing to explain.
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.sample_arrays`; x or y is not a vector.
+        Whether each point is one of them, boolean, `[..., points]`; equal points are or are not together.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> x = jnp.arange(5.0)
-        >>> print(f"{quadratic_r2(x, x**2 - x):.3f} {quadratic_r2(x, jnp.array([1.0, -1.0, 0.0, 1.0, -1.0])):.3f}")
-        1.000 0.100
-
-    References:
-        Shenfeld, Pari, Agrawal, "RL's Razor", arXiv:2509.04259, table 1.
+        >>> pareto_optimal(jnp.array([0.9, 0.5, 0.8, 0.9]), jnp.array([0.1, 0.6, 0.1, 0.1])).tolist()
+        [True, True, False, True]
     """
-    x, y = _points(x=x, y=y)
-    scale = jnp.ptp(x)
-    x = (x - x.mean()) / jnp.where(scale > 0, scale, 1.0)
-    powers = jnp.stack([jnp.ones_like(x), x, x**2], axis=-1)
-    return _r2(y, powers @ jnp.linalg.lstsq(powers, y)[0])
-
-
-def isotonic_fit(x: Points, y: Points) -> Points:
-    """The best non-decreasing function of x in least squares, f(x_i) = max_{j <= i} min_{k >= i} mean(y_j ... y_k).
-
-    Points of equal x get one value. Memory is quadratic in the points.
-
-    Args:
-        x: drift, `[points]`.
-        y: forgetting, `[points]`.
-
-    Returns:
-        f at each point, `[points]`, in the order of the points.
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.sample_arrays`; x or y is not a vector.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> isotonic_fit(jnp.array([4.0, 1.0, 2.0, 3.0]), jnp.array([9.0, 0.0, 5.0, 3.0])).tolist()
-        [9.0, 0.0, 4.0, 4.0]
-
-    References:
-        Robertson, Wright, Dykstra, "Order Restricted Statistical Inference", 1988, theorem 1.4.4.
-    """
-    x, y = _points(x=x, y=y)
-    mean = y.mean()
-    order = jnp.lexsort((-y, x))  # equal x in falling order of y, which the fit then pools: one value for one x
-    sums = jnp.concatenate([jnp.zeros_like(y[:1]), jnp.cumsum(y[order] - mean)])
-    first, last = jnp.arange(y.size)[:, None], jnp.arange(y.size)[None]
-    means = (sums[None, 1:] - sums[:-1, None]) / jnp.maximum(last - first + 1, 1).astype(y.dtype)
-    least = jax.lax.cummin(jnp.where(first <= last, means, jnp.inf), axis=1, reverse=True)
-    fit = jnp.max(jnp.where(first <= last, least, -jnp.inf), axis=0)
-    return mean + jnp.zeros_like(y).at[order].set(fit)
-
-
-def isotonic_r2(x: Points, y: Points) -> Scalar:
-    """The R² of `isotonic_fit`, which bounds that of every increasing law from above, whatever its form.
-
-    Args:
-        x: drift, `[points]`.
-        y: forgetting, `[points]`.
-
-    Returns:
-        R², a scalar in [0, 1]; NaN where y is constant, since there is nothing to explain.
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.sample_arrays`; x or y is not a vector.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> x = jnp.arange(5.0)
-        >>> print(f"{isotonic_r2(x, jnp.exp(x)):.3f} {isotonic_r2(x, -x):.3f}")
-        1.000 0.000
-    """
-    x, y = _points(x=x, y=y)
-    return _r2(y, isotonic_fit(x, y))
-
-
-def rank_correlation(x: Points, y: Points) -> Scalar:
-    """Spearman's rank correlation of x and y; ties share their mean rank.
-
-    Args:
-        x: drift, `[points]`.
-        y: forgetting, `[points]`.
-
-    Returns:
-        Correlation, a scalar in [-1, 1]; NaN where x or y is constant.
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.sample_arrays`; x or y is not a vector.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> print(f"{rank_correlation(jnp.array([1.0, 2.0, 3.0]), jnp.array([10.0, 1000.0, 100.0])):.2f}")
-        0.50
-
-    References:
-        Spearman, "The Proof and Measurement of Association between Two Things", 1904.
-    """
-    ranks = (jax.scipy.stats.rankdata(values).astype(values.dtype) for values in _points(x=x, y=y))
-    a, b = (jnp.where(jnp.ptp(rank) > 0, rank - rank.mean(), 0.0) for rank in ranks)
-    correlation: Scalar = (a @ b) / jnp.sqrt((a @ a) * (b @ b))
-    return correlation
-
-
-def bootstrap(
-    statistic: Callable[..., Scalar],
-    key: Key[Array, ""],
-    *samples: Float[Array, "units ..."],
-    num_resamples: int = 1000,
-    level: float = 0.95,
-) -> Estimate:
-    """The percentile bootstrap interval of statistic(*samples).
-
-    What is drawn with replacement are the units of the leading axis, the same for every array. Points that depend on
-    each other, such as checkpoints of one training or trainings in one world, belong to one unit.
-
-    Args:
-        statistic: arrays of the shapes of `samples` -> scalar.
-        key: randomness.
-        *samples: arrays that share their leading axis, `[units, ...]`.
-        num_resamples: number of resamples, static.
-        level: coverage, in (0, 1).
-
-    Returns:
-        The `Estimate`.
-
-    Raises:
-        ValueError: leading axes differ, or `level` lies outside (0, 1).
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> normal = jax.random.normal(jax.random.key(0), (400,))
-        >>> mean = bootstrap(jnp.mean, jax.random.key(1), normal)
-        >>> print(f"{mean.high - mean.low:.1f}")  # 2 * 1.96 / sqrt(400)
-        0.2
-
-    References:
-        Efron, Tibshirani, "An Introduction to the Bootstrap", 1993.
-    """
-    samples = tuple(map(jnp.asarray, samples))
-    units = {array.shape[:1] for array in samples}
-    if len(units) != 1 or () in units:
-        raise ValueError(f"samples must share their leading axis, got shapes {[array.shape for array in samples]}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1), got {level}")
-    ((num_units,),) = units
-
-    def resampled(draw: Key[Array, ""]) -> Scalar:
-        chosen = jax.random.randint(draw, (num_units,), 0, num_units)
-        return statistic(*(array[chosen] for array in samples))
-
-    draws = jax.lax.map(resampled, jax.random.split(key, num_resamples))
-    low, high = jnp.quantile(draws, jnp.array([(1 - level) / 2, (1 + level) / 2], draws.dtype))
-    return Estimate(statistic(*samples), low, high)
-
-
-def _over_prompts(kl: Float[Array, "..."]) -> PerRow:
-    if kl.ndim == 0:
-        raise ValueError("log_ref and log_policy need a prompt axis: [..., prompts, outcomes]")
-    return kl.mean(-1)
-
-
-def _points(**arrays: Points) -> tuple[Points, ...]:
-    """The arrays, if they are vectors of one length."""
-    points = sample_arrays(**arrays)
-    if points[0].ndim != 1:
-        raise ValueError(f"points must be vectors, got shapes {[array.shape for array in arrays.values()]}")
-    return points
-
-
-def _r2(y: Points, fit: Points) -> Scalar:
-    """The share of the variance of y that the fit explains."""
-    total = jnp.where(jnp.ptp(y) > 0, jnp.square(y - y.mean()).sum(), jnp.nan)
-    return 1 - jnp.square(y - fit).sum() / total
+    new, old = sample_arrays(new=new, old=old)
+    as_good = (new[..., None, :] >= new[..., None]) & (old[..., None, :] >= old[..., None])
+    better = (new[..., None, :] > new[..., None]) | (old[..., None, :] > old[..., None])
+    return ~(as_good & better).any(-1)

@@ -1,6 +1,6 @@
 """The information geometry of the simplex: metric, distance, geodesics, projections.
 
-Conventions as in `rlrazor.divergences`. Coordinates are logits unless stated otherwise.
+Conventions and errors as in `rlrazor.divergences`. Coordinates are logits unless stated otherwise.
 """
 
 from typing import NamedTuple
@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rlrazor._numerics import log_blend, log_normalise, times_log
+from rlrazor._numerics import log_blend, log_normalize, times_log
+from rlrazor._types import LogProbs, Number, PerRow, Policy
 from rlrazor.checks import floating_array, outcome_arrays
-from rlrazor.divergences import LogProbs, Number, PerRow, hellinger_distance, kl_divergence
-from rlrazor.tilting import Policy, tilt
+from rlrazor.divergences import hellinger_distance, kl_divergence
+from rlrazor.tilting import tilt
 
 Features = Float[Array, "*#batch outcomes features"]
 
@@ -44,9 +45,6 @@ def fisher_metric(log_p: LogProbs) -> Float[Array, "*batch outcomes outcomes"]:
     Returns:
         Positive semi-definite, `[..., outcomes, outcomes]`; its null space holds the constant vector.
 
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
-
     Example:
         >>> import jax.numpy as jnp
         >>> fisher_metric(jnp.log(jnp.array([0.5, 0.5]))).round(3).tolist()
@@ -71,9 +69,6 @@ def fisher_rao_distance(log_p: LogProbs, log_q: LogProbs) -> PerRow:
     Returns:
         Distance, dimensionless, `[...]`, in [0, π]; its derivative at p = q is taken to be 0.
 
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
-
     Example:
         >>> import jax.numpy as jnp
         >>> print(f"{fisher_rao_distance(jnp.log(jnp.array([1.0, 0.0])), jnp.log(jnp.array([0.0, 1.0]))):.4f}")
@@ -97,9 +92,6 @@ def e_geodesic(log_p: LogProbs, log_q: LogProbs, t: Number) -> Policy:
 
     Returns:
         Normalised log-probabilities, `[..., outcomes]`; `-inf` throughout where the supports are disjoint.
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -126,7 +118,7 @@ def m_geodesic(log_p: LogProbs, log_q: LogProbs, t: Number) -> Policy:
         Normalised log-probabilities, `[..., outcomes]`.
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a Python `t` outside [0, 1].
+        ValueError: a Python `t` outside [0, 1].
 
     Example:
         >>> import jax.numpy as jnp
@@ -155,10 +147,11 @@ def i_projection(log_ref: LogProbs, features: Features, moments: Float[Array, "*
         moments: required expectations, `[..., features]`, inside the convex hull of the features.
 
     Returns:
-        The `Projection`; `converged` is false where no finite multipliers meet the moments.
+        The `Projection`; `converged` is false where no finite multipliers meet the moments, and where the solver, which
+        starts at ref, does not find them: log-probabilities hundreds apart leave it no slope to follow.
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; feature shapes that do not match.
+        ValueError: feature shapes that do not match.
 
     Example:
         >>> import jax.numpy as jnp
@@ -185,61 +178,6 @@ def i_projection(log_ref: LogProbs, features: Features, moments: Float[Array, "*
     )
     dtype = log_ref.dtype
     return Projection(log_policy.astype(dtype), multipliers.astype(dtype), kl.astype(dtype), converged)
-
-
-def m_projection(log_p: LogProbs, log_ref: LogProbs, features: Features) -> Projection:
-    """The m-projection of p on the exponential family q = ref exp(λ · features) / Z: argmin KL(p || q).
-
-    It is the member with the moments of p, and every q of the family satisfies
-    KL(p || q) = KL(p || projection) + KL(projection || q).
-
-    Args:
-        log_p: the distribution to project, `[..., outcomes]`.
-        log_ref: a member of the family, `[..., outcomes]`.
-        features: sufficient statistics, finite, `[..., outcomes, features]`.
-
-    Returns:
-        The `Projection` (its `kl` is KL(projection || ref)); `converged` is false where the minimum is at infinity.
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; feature shapes that do not match.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> log_p, log_ref = jnp.log(jnp.array([[0.5, 0.2, 0.3], [0.2, 0.6, 0.2]]))
-        >>> fit = m_projection(log_p, log_ref, jnp.array([[0.0], [1.0], [2.0]]))
-        >>> print(f"{jnp.exp(fit.log_policy) @ jnp.arange(3.0):.4f}")  # the mean of p
-        0.8000
-
-    References:
-        Amari, Nagaoka, "Methods of Information Geometry", 2000, chapter 3.
-    """
-    log_p, log_ref = outcome_arrays(log_p=log_p, log_ref=log_ref)
-    expect = jnp.vectorize(lambda row, table: jnp.exp(row) @ table, signature="(k),(k,m)->(m)")
-    features = _features(features, log_p)
-    features = jnp.expand_dims(features, range(max(0, log_p.ndim + 1 - features.ndim)))
-    return i_projection(log_ref, features, expect(log_p, features))
-
-
-def log_pool(a: Float[Array, "..."], log_p: LogProbs, b: Float[Array, "..."], log_q: LogProbs) -> Policy:
-    """The log-linear pool p^a q^b / Z, with p^0 = 1 also where p = 0.
-
-    Args:
-        a: exponent of p, broadcasting against the outcomes.
-        log_p: normalised log-probabilities, `[..., outcomes]`.
-        b: exponent of q, broadcasting against the outcomes.
-        log_q: normalised log-probabilities, `[..., outcomes]`.
-
-    Returns:
-        Normalised log-probabilities, `[..., outcomes]`.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))
-        >>> print(*(f"{p:.4f}" for p in jnp.exp(log_pool(jnp.array([0.0]), log_p, jnp.array([1.0]), log_q))))
-        0.9000 0.1000
-    """
-    return log_normalise(times_log(a, log_p) + times_log(b, log_q))
 
 
 def _features(features: Features, log_p: Float[Array, "..."]) -> Features:
@@ -283,3 +221,58 @@ def _i_projection(
     possible = jnp.any(log_ref > -jnp.inf)  # else nothing has moments, and the sums over it miss none
     converged = possible & (jnp.max(jnp.abs(miss(multipliers, centred))) <= 1e3 * info.eps)
     return log_policy, multipliers / scale, kl_divergence(log_policy, log_ref), converged
+
+
+def m_projection(log_p: LogProbs, log_ref: LogProbs, features: Features) -> Projection:
+    """The m-projection of p on the exponential family q = ref exp(λ · features) / Z: argmin KL(p || q).
+
+    It is the member with the moments of p, and every q of the family satisfies
+    KL(p || q) = KL(p || projection) + KL(projection || q).
+
+    Args:
+        log_p: the distribution to project, `[..., outcomes]`.
+        log_ref: a member of the family, `[..., outcomes]`.
+        features: sufficient statistics, finite, `[..., outcomes, features]`.
+
+    Returns:
+        The `Projection` (its `kl` is KL(projection || ref)); `converged` is false where the minimum is at infinity.
+
+    Raises:
+        ValueError: feature shapes that do not match.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_p, log_ref = jnp.log(jnp.array([[0.5, 0.2, 0.3], [0.2, 0.6, 0.2]]))
+        >>> fit = m_projection(log_p, log_ref, jnp.array([[0.0], [1.0], [2.0]]))
+        >>> print(f"{jnp.exp(fit.log_policy) @ jnp.arange(3.0):.4f}")  # the mean of p
+        0.8000
+
+    References:
+        Amari, Nagaoka, "Methods of Information Geometry", 2000, chapter 3.
+    """
+    log_p, log_ref = outcome_arrays(log_p=log_p, log_ref=log_ref)
+    expect = jnp.vectorize(lambda row, table: jnp.exp(row) @ table, signature="(k),(k,m)->(m)")
+    features = _features(features, log_p)
+    features = jnp.expand_dims(features, range(max(0, log_p.ndim + 1 - features.ndim)))
+    return i_projection(log_ref, features, expect(log_p, features))
+
+
+def log_pool(a: Float[Array, "..."], log_p: LogProbs, b: Float[Array, "..."], log_q: LogProbs) -> Policy:
+    """The log-linear pool p^a q^b / Z, with p^0 = 1 also where p = 0.
+
+    Args:
+        a: exponent of p, broadcasting against the outcomes.
+        log_p: normalised log-probabilities, `[..., outcomes]`.
+        b: exponent of q, broadcasting against the outcomes.
+        log_q: normalised log-probabilities, `[..., outcomes]`.
+
+    Returns:
+        Normalised log-probabilities, `[..., outcomes]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))
+        >>> print(*(f"{p:.4f}" for p in jnp.exp(log_pool(jnp.array([0.0]), log_p, jnp.array([1.0]), log_q))))
+        0.9000 0.1000
+    """
+    return log_normalize(times_log(a, log_p) + times_log(b, log_q))

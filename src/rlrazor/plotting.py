@@ -1,22 +1,78 @@
-"""The look of every figure: one style, colours with one meaning, and helpers that take an `ax` and return it."""
+"""The look of every figure: one style, colors with one meaning, a style a method, and helpers that draw on an `ax`."""
 
-from collections.abc import Iterator
+import string
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from rlrazor import methods
+from rlrazor.laws import Estimate
 
 COLORS = {
-    "forward": "#d1495b",  # forward KL, SFT
-    "forward_light": "#edae49",
-    "reverse": "#1f6fb4",  # reverse KL, RL
-    "reverse_light": "#66b2d6",
+    "forward KL": "#d1495b",  # the loss KL(target || policy), which is SFT's
+    "reverse KL": "#1f6fb4",  # the loss KL(policy || target), which is RL's
+    "forward drift": "#5e3c99",  # KL(ref || policy)
+    "reverse drift": "#8c5a2b",  # KL(policy || ref)
     "oracle": "#2e8b57",
     "target": "#000000",  # always dashed
     "ref": "#8c8c8c",
+    "exact": "#3b3b3b",
+    "measured": "#b07aa1",
+}
+
+
+class Style(NamedTuple):
+    """How a method is drawn.
+
+    Attributes:
+        color: of everything that belongs to it.
+        marker: of its points.
+        line: of its lines.
+    """
+
+    color: str
+    marker: str
+    line: str
+
+
+_METHOD_COLORS = {  # imitation warm, policy gradient blue
+    methods.SFT: COLORS["forward KL"],
+    methods.SFT_1: "#8f1d2c",
+    methods.SFT_2: "#edae49",
+    methods.ORACLE_SFT: COLORS["oracle"],
+    methods.DISTILLED_GRPO: "#e58fa0",
+    methods.SIMPO: "#e07b39",
+    methods.REINFORCE: "#66b2d6",
+    methods.RLOO: "#4a86c5",
+    methods.DR_GRPO: "#2f4b9b",
+    methods.GRPO: COLORS["reverse KL"],
+}
+METHOD_STYLE = {
+    name: Style(color, marker, line)
+    for method, color in _METHOD_COLORS.items()
+    for name, marker, line in (
+        (method, "o", "-"),
+        (methods.plus_kl(method), "^", "--"),
+        (methods.plus_replay(method), "x", ":"),
+    )
+}
+
+LABELS = {
+    "forward drift": r"forward drift KL$(\pi_0\Vert\pi)$ (nats)",
+    "reverse drift": r"reverse drift KL$(\pi\Vert\pi_0)$ (nats)",
+    "forward KL": r"KL$(\pi_\star\Vert\pi)$",
+    "reverse KL": r"KL$(\pi\Vert\pi_\star)$",
+    "excess": r"KL$(\pi\Vert\pi_0)-\mathrm{kl}(J,p_0)$ (nats)",
+    "success": r"success rate $J$",
+    "time": "time (rate × steps)",
+    "forgetting": "forgetting",
 }
 
 _STYLE: Any = {
@@ -120,4 +176,166 @@ def letter(ax: Axes, text: str) -> Axes:
         'a'
     """
     ax.set_title(text, loc="left", fontweight="bold")
+    return ax
+
+
+def panels(mosaic: Sequence[Sequence[str]], height: float, **options: Any) -> tuple[Figure, dict[str, Axes]]:
+    """A figure of named panels, lettered in the order of the mosaic.
+
+    Args:
+        mosaic: rows of names; a name that stands twice spans both places.
+        height: of the figure in inches; it is as wide as a page.
+        **options: of `Figure.subplot_mosaic`, such as `width_ratios`.
+
+    Returns:
+        The figure, and its axes by name.
+
+    Example:
+        >>> figure, axes = panels([["path", "end"]], height=2.4)
+        >>> list(axes), axes["end"].get_title(loc="left")
+        (['path', 'end'], 'b')
+        >>> plt.close(figure)
+    """
+    figure = plt.figure(figsize=(FULL_WIDTH, height))
+    axes: dict[str, Axes] = figure.subplot_mosaic([list(row) for row in mosaic], **options)
+    order = dict.fromkeys(name for row in mosaic for name in row if name != ".")
+    for text, name in zip(string.ascii_lowercase, order, strict=False):
+        letter(axes[name], text)
+    return figure, {name: axes[name] for name in order}
+
+
+def theory(ax: Axes, x: Any, y: Any, **style: Any) -> Axes:
+    """A closed form or an exact path: a line.
+
+    Args:
+        ax: where to draw.
+        x: abscissae, `[points]`.
+        y: ordinates, `[points]` or `[points, lines]`.
+        **style: of `Axes.plot`.
+
+    Returns:
+        `ax`.
+
+    Example:
+        >>> ax = theory(plt.figure().add_subplot(), [0, 1], [1, 2])
+        >>> ax.lines[0].get_marker()
+        'None'
+    """
+    ax.plot(x, y, **style)
+    return ax
+
+
+def samples(ax: Axes, x: Any, y: Any, *, at_most: int = 40, **style: Any) -> Axes:
+    """A simulation: points, of which at most so many are shown, evenly spaced.
+
+    Args:
+        ax: where to draw.
+        x: abscissae, `[points]`.
+        y: ordinates, `[points]`.
+        at_most: how many points to show.
+        **style: of `Axes.plot`.
+
+    Returns:
+        `ax`.
+
+    Example:
+        >>> ax = samples(plt.figure().add_subplot(), range(100), range(100), at_most=10)
+        >>> len(ax.lines[0].get_xdata())
+        10
+    """
+    x, y = np.asarray(x), np.asarray(y)
+    every = max(-(-len(x) // at_most), 1)
+    points: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 2.5} | style
+    ax.plot(x[::every], y[::every], **points)
+    return ax
+
+
+def band(ax: Axes, x: Any, estimate: Estimate, *, color: str, label: str | None = None, line: str = "o-") -> Axes:
+    """A statistic along x, with its interval as a band.
+
+    Args:
+        ax: where to draw.
+        x: abscissae, `[points]`.
+        estimate: of `[points]` each.
+        color: of line and band.
+        label: of the line.
+        line: its format.
+
+    Returns:
+        `ax`.
+
+    Example:
+        >>> x = np.arange(3.0)
+        >>> ax = band(plt.figure().add_subplot(), x, Estimate(x, x - 1, x + 1), color="black")
+        >>> len(ax.collections)
+        1
+    """
+    ax.plot(x, estimate.value, line, color=color, label=label, linewidth=1.0)
+    ax.fill_between(x, np.asarray(estimate.low), np.asarray(estimate.high), color=color, alpha=0.2, linewidth=0)
+    return ax
+
+
+def note(ax: Axes, text: str, xy: tuple[float, float], **options: Any) -> Axes:
+    """A small remark at a place of the panel.
+
+    Args:
+        ax: where to draw.
+        text: what it says.
+        xy: where, in data coordinates unless `xycoords` says otherwise.
+        **options: of `Axes.annotate`.
+
+    Returns:
+        `ax`.
+
+    Example:
+        >>> note(plt.figure().add_subplot(), "here", (0.5, 0.5)).texts[0].get_text()
+        'here'
+    """
+    small: dict[str, Any] = {"fontsize": 6.5} | options
+    ax.annotate(text, xy, **small)
+    return ax
+
+
+def key(ax: Axes, label: str, **style: Any) -> Axes:
+    """An entry of the legend that no data carries.
+
+    Args:
+        ax: whose legend.
+        label: the entry.
+        **style: of `Axes.plot`.
+
+    Returns:
+        `ax`.
+
+    Example:
+        >>> key(plt.figure().add_subplot(), "exact", color="black").get_legend_handles_labels()[1]
+        ['exact']
+    """
+    ax.plot([], [], label=label, **style)
+    return ax
+
+
+def success_axis(ax: Axes, low: float, high: float = 0.9995) -> Axes:
+    """A horizontal axis of success rates on a scale of log failures, where 0.9, 0.99 and 0.999 are evenly spaced.
+
+    Args:
+        ax: where to draw.
+        low: smallest success rate shown.
+        high: largest one, below 1.
+
+    Returns:
+        `ax`.
+
+    Example:
+        >>> ax = success_axis(plt.figure().add_subplot(), 0.85)
+        >>> [label.get_text() for label in ax.get_xticklabels()]
+        ['0.85', '0.95', '0.99', '0.999']
+    """
+    ax.set_xscale("function", functions=(lambda j: -np.log10(np.clip(1 - j, 1e-9, None)), lambda x: 1 - 10.0**-x))
+    candidates = (0.0, 0.5, 0.75, 0.85, 0.95, 0.99, 0.999, 0.9999)
+    ticks = [tick for tick in candidates if low - 1e-9 <= tick <= high]
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set(xlim=(low, high), xlabel=LABELS["success"])
     return ax

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from rlrazor.checks import floating_array, outcome_arrays
@@ -62,8 +63,35 @@ def linear_softmax_policy(
     return jax.nn.log_softmax(features @ weights)
 
 
+def point_mass(
+    outcome: Int[Array, "*batch"] | int, num_outcomes: int, dtype: DTypeLike = float
+) -> Float[Array, "*batch outcomes"]:
+    """The policy that always gives one outcome: log-probability 0 for it, `-inf` for all others.
+
+    Args:
+        outcome: indices in [0, num_outcomes), such as token ids, `[...]`.
+        num_outcomes: static.
+        dtype: of the log-probabilities, floating.
+
+    Returns:
+        Normalised log-probabilities, `[..., outcomes]`; `-inf` throughout where the index is out of range.
+
+    Raises:
+        TypeError: `outcome` is not of an integer dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> point_mass(jnp.array([2, 0]), 3).tolist()
+        [[-inf, -inf, 0.0], [0.0, -inf, -inf]]
+    """
+    index = jnp.asarray(outcome)
+    if not jnp.issubdtype(index.dtype, jnp.integer):
+        raise TypeError(f"outcome must be an integer array, got {index.dtype} of shape {index.shape}")
+    return jnp.log(jax.nn.one_hot(index, num_outcomes, dtype=dtype))
+
+
 def inverse_cdf(
-    log_policy: Float[Array, "*batch outcomes"], quantiles: Float[Array, "*batch samples"]
+    log_policy: Float[Array, "*#batch outcomes"], quantiles: Float[Array, "*#batch samples"]
 ) -> Int[Array, "*batch samples"]:
     """The outcomes at the given quantiles: a sample of the policy where these are uniform.
 

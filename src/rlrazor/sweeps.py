@@ -2,19 +2,21 @@
 
 import base64
 import hashlib
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
 
 Leaves: TypeAlias = list[Any]
 
@@ -73,20 +75,118 @@ def sweep(
         [1.0, 0.25, 0.0]
     """
     settings = jax.tree.map(lambda leaf: leaf if _is_key(leaf) else np.asarray(leaf), settings)
-    runs = _num_runs(settings)
     for name, number in (("chunk_size", chunk_size), ("batch_size", batch_size)):
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
+    chunks = _chunks(_num_runs(settings), max(chunk_size, jax.local_device_count() * batch_size))
+    _check_agreement(settings)
+    program = _program(train, settings, chunks, batch_size)
+    disk = None if directory is None else _Disk(Path(directory).absolute(), settings, program.shapes)
 
-    devices, here, processes = jax.local_devices(), jax.process_index(), jax.process_count()
-    if processes > 1:  # all are here at once and connect, which they could not do half a minute apart
-        given = multihost_utils.process_allgather(np.frombuffer(_fingerprint(settings), np.uint8))
-        if np.any(given != given[0]):
-            raise ValueError("settings must be the same in every process, got different ones")
+    done: dict[int, Leaves] = {}
+    here, processes = jax.process_index(), jax.process_count()
+    mine = range(here, len(chunks), processes)
+    with _progress(sum(len(chunks[c]) for c in mine), show_progress and here == 0) as advance:
+        for c in mine:
+            known = disk is not None and disk.path(c).exists()
+            done[c] = disk.load(c, chunks[c]) if disk and known else program.run(chunks[c])
+            if disk and not known:
+                disk.save(c, chunks[c], done[c])
+            advance(len(chunks[c]), known)
+    if processes > 1 and disk:
+        multihost_utils.sync_global_devices("rlrazor.sweeps: all chunks are on the disk")
+        done |= {c: disk.load(c, chunk) for c, chunk in enumerate(chunks) if c not in done}
+    elif processes > 1:
+        done = _gathered(done, chunks, program.shapes)
+    columns = zip(*(done[c] for c in range(len(chunks))), strict=True)
+    return jax.tree.unflatten(program.structure, [np.concatenate(column) for column in columns])
+
+
+class Grid(NamedTuple):
+    """Settings at every point of a grid.
+
+    Attributes:
+        settings: a value an axis, by name, each `[runs, ...]`; the last axis varies fastest.
+        shape: of the grid, static.
+    """
+
+    settings: dict[str, Shaped[Array, "runs ..."]]
+    shape: tuple[int, ...]
+
+    def unflatten(self, results: Any) -> Any:
+        """Results of the runs, back on the grid.
+
+        Args:
+            results: a pytree of arrays, each leaf `[runs, ...]`.
+
+        Returns:
+            The same pytree, each leaf `[*shape, ...]`.
+
+        Example:
+            >>> crossed = grid(rate=jnp.array([0.1, 0.2]), seed=jnp.arange(3))
+            >>> crossed.unflatten(crossed.settings["seed"]).tolist()
+            [[0, 1, 2], [0, 1, 2]]
+        """
+        return jax.tree.map(lambda leaf: leaf.reshape(*self.shape, *leaf.shape[1:]), results)
+
+
+def grid(**axes: Shaped[Array, "..."] | Shaped[np.ndarray, "..."]) -> Grid:
+    """Every combination of the values on the axes, as settings for `sweep`, `jax.lax.map` or `jax.vmap`.
+
+    Args:
+        **axes: the values of each axis, `[points, ...]`, by name; PRNG keys are welcome.
+
+    Returns:
+        The `Grid`, in the order of nested loops over the axes, the first one outermost.
+
+    Raises:
+        ValueError: an axis is a single number.
+
+    Example:
+        >>> crossed = grid(rate=jnp.array([0.5, 1.0]), step=jnp.array([1.0, 2.0, 4.0]))
+        >>> crossed.settings["rate"].tolist()
+        [0.5, 0.5, 0.5, 1.0, 1.0, 1.0]
+        >>> crossed.unflatten(jax.lax.map(lambda setting: setting["rate"] * setting["step"], crossed.settings)).tolist()
+        [[0.5, 1.0, 2.0], [1.0, 2.0, 4.0]]
+    """
+    values = {name: jnp.asarray(axis) for name, axis in axes.items()}
+    for name, axis in values.items():
+        if axis.ndim == 0:
+            raise ValueError(f"{name} must be an axis [points, ...], got a single number")
+    shape = tuple(len(axis) for axis in values.values())
+    places = np.indices(shape).reshape(len(shape), math.prod(shape))
+    return Grid({name: axis[place] for (name, axis), place in zip(values.items(), places, strict=True)}, shape)
+
+
+def _chunks(runs: int, most: int) -> list[range]:
+    """The runs in the fewest chunks that hold no more than the most, all of one size but the last."""
+    size = math.ceil(runs / math.ceil(runs / most))
+    return [range(start, min(start + size, runs)) for start in range(0, runs, size)]
+
+
+def _check_agreement(settings: Any) -> None:
+    """Raise unless every process was given the same settings."""
+    if jax.process_count() == 1:
+        return
+    # All are here at once and connect, which they could not do half a minute apart.
+    given = multihost_utils.process_allgather(np.frombuffer(_fingerprint(settings), np.uint8))
+    if np.any(given != given[0]):
+        raise ValueError("settings must be the same in every process, got different ones")
+
+
+class _Program(NamedTuple):
+    """The compiled program that all chunks share: how one is run, and what comes out of it."""
+
+    run: Callable[[range], Leaves]
+    shapes: Leaves
+    structure: Any
+
+
+def _program(train: Callable[[Any], Any], settings: Any, chunks: list[range], batch_size: int) -> _Program:
+    """Every device maps `train` over its share of a chunk."""
+    devices = jax.local_devices()
     at_once = len(devices) * batch_size
-    size = -(-runs // -(-runs // max(chunk_size, at_once)))
-    chunks = [range(start, min(start + size, runs)) for start in range(0, runs, size)]
-    padded = np.arange(-(-size // at_once) * at_once)
+    padded = np.arange(math.ceil(len(chunks[0]) / at_once) * at_once)
     shares = NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec("devices"))
 
     def trainings(share: Any) -> Any:
@@ -106,24 +206,7 @@ def sweep(
     shapes, structure = jax.tree.flatten(jax.eval_shape(chunk_of_trainings, inputs(chunks[0])))
     if any(map(_is_key, shapes)):
         raise TypeError("train must return numbers, got PRNG keys: return their jax.random.key_data")
-    disk = None if directory is None else _Disk(Path(directory).absolute(), settings, shapes)
-
-    done: dict[int, Leaves] = {}
-    mine = range(here, len(chunks), processes)
-    with _progress(sum(len(chunks[c]) for c in mine), show_progress and here == 0) as advance:
-        for c in mine:
-            known = disk is not None and disk.path(c).exists()
-            done[c] = disk.load(c, chunks[c]) if disk and known else run(chunks[c])
-            if disk and not known:
-                disk.save(c, chunks[c], done[c])
-            advance(len(chunks[c]), known)
-    if processes > 1 and disk:
-        multihost_utils.sync_global_devices("rlrazor.sweeps: all chunks are on the disk")
-        done |= {c: disk.load(c, chunk) for c, chunk in enumerate(chunks) if c not in done}
-    elif processes > 1:
-        done = _gathered(done, chunks, shapes)
-    columns = zip(*(done[c] for c in range(len(chunks))), strict=True)
-    return jax.tree.unflatten(structure, [np.concatenate(column) for column in columns])
+    return _Program(run, shapes, structure)
 
 
 class _Disk:
@@ -185,7 +268,7 @@ class _Disk:
 def _gathered(done: dict[int, Leaves], chunks: list[range], shapes: Leaves) -> dict[int, Leaves]:
     """The chunks of all processes: chunk c is the one of process c mod processes in round c // processes."""
     processes, size = jax.process_count(), len(chunks[0])
-    rounds = -(-len(chunks) // processes)
+    rounds = math.ceil(len(chunks) / processes)
     stacks = [np.zeros((rounds, size, *leaf.shape[1:]), leaf.dtype) for leaf in shapes]
     for c, leaves in done.items():
         for stack, leaf in zip(stacks, leaves, strict=True):

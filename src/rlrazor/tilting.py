@@ -1,8 +1,9 @@
 """Reference and reward to optimal policy, and back.
 
 The KL-regularised objective E_pi[r] - beta KL(pi || ref) has the exact optimum pi* = ref exp(r/beta) / Z. Everything
-here is that one map, its inverse, its limits and the curve it traces. Conventions as in `rlrazor.divergences`; a
-reward of `-inf` forbids an outcome.
+here is that one map, its inverse, its limits and the curve it traces. Conventions and errors as in
+`rlrazor.divergences`; a reward of `-inf` forbids an outcome. A beta next to the ends of its dtype is at its limit: it
+counts as 0 below the smallest normal number, and as inf above the reciprocal of that (in float32, 1.2e-38 and 8.5e37).
 """
 
 import math
@@ -13,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rlrazor._numerics import bregman, expectation, log_normalise, log_sum
+from rlrazor._numerics import expectation, expm1_tail, log_normalize, log_sum, reciprocal
+from rlrazor._types import LogProbs, Number, PerRow, Policy, Rewards, Scalar
 from rlrazor.checks import boolean_array, floating_array, nonnegative, outcome_arrays
-from rlrazor.divergences import LogProbs, Number, PerRow, kl_divergence
+from rlrazor.divergences import cross_entropy, kl_divergence
 
-Rewards = Float[Array, "*#batch outcomes"]
-Policy = Float[Array, "*batch outcomes"]
+Solved = tuple[Float[Array, " outcomes"], Scalar, Scalar, Scalar, Bool[Array, ""]]
 
 
 class Tilt(NamedTuple):
@@ -65,13 +66,14 @@ def log_partition(log_ref: LogProbs, reward: Rewards, beta: Number) -> PerRow:
     Args:
         log_ref: reference policy, `[..., outcomes]`.
         reward: `[..., outcomes]`, `-inf` allowed.
-        beta: KL coefficient > 0, a number or `[...]`.
+        beta: KL coefficient in [0, inf], a number or `[...]`.
 
     Returns:
-        log Z in nats, `[...]`; `-inf` where every possible outcome is forbidden.
+        log Z in nats, `[...]`; `-inf` where every possible outcome is forbidden. At beta = 0 it is infinite with the
+        sign of the best reward, or the log mass of the best outcomes if their reward is 0.
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `beta`.
+        ValueError: a negative or NaN Python `beta`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -83,18 +85,19 @@ def log_partition(log_ref: LogProbs, reward: Rewards, beta: Number) -> PerRow:
         "RL with KL Penalties is Better Viewed as Bayesian Inference", arXiv:2205.11275.
     """
     log_ref, reward, beta = outcome_arrays({"beta": nonnegative("beta", beta)}, log_ref=log_ref, reward=reward)
-    log_weights, top = _tilted_weights(log_ref, reward, 1 / beta)
+    log_weights, top = _tilted_weights(log_ref, reward, reciprocal(beta))
 
     possible = log_ref > -jnp.inf
     finite = jnp.all(~possible | jnp.isfinite(reward), axis=-1, keepdims=True)
     allowed = jnp.where(possible & finite, reward, 0.0)
     mean = expectation(log_ref, allowed)[..., None]
-    x = jnp.where(possible & finite, (allowed - mean) / beta, 0.0)
-    gentle = finite & jnp.all(jnp.abs(x) < 1, axis=-1, keepdims=True)
-    ref, x = jnp.exp(log_ref), jnp.where(gentle, x, 0.0)
-    spread = bregman(ref, ref * jnp.exp(x), x).sum(-1, keepdims=True)
-    weak = mean / jnp.where(gentle, beta, 1.0) + jnp.log1p(spread)
-    strong = top / jnp.where(gentle, 1.0, beta) + log_sum(log_weights)[..., None]
+    deviation = jnp.where(possible & finite, allowed - mean, 0.0)
+    gentle = finite & jnp.all(jnp.abs(deviation) < beta, axis=-1, keepdims=True)
+    beta_weak, beta_strong = jnp.where(gentle, beta, 1.0), jnp.where(gentle | (top == 0), 1.0, beta)
+    ref, x = jnp.exp(log_ref), jnp.where(gentle, deviation, 0.0) / beta_weak
+    spread = (ref * (x**2 / 2) * expm1_tail(x)).sum(-1, keepdims=True)
+    weak = mean / beta_weak + jnp.log1p(spread)
+    strong = top / beta_strong + log_sum(log_weights)[..., None]
     return jnp.where(gentle, weak, strong)[..., 0]
 
 
@@ -113,7 +116,7 @@ def tilt(log_ref: LogProbs, reward: Rewards, beta: Number) -> Policy:
         Normalised log-probabilities, `[..., outcomes]`; `-inf` throughout where every possible outcome is forbidden.
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `beta`.
+        ValueError: a negative or NaN Python `beta`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -126,8 +129,7 @@ def tilt(log_ref: LogProbs, reward: Rewards, beta: Number) -> Policy:
         Doing", arXiv:2510.18874.
     """
     log_ref, reward, beta = outcome_arrays({"beta": nonnegative("beta", beta)}, log_ref=log_ref, reward=reward)
-    strength = jnp.where(beta == 0, jnp.inf, 1 / jnp.where(beta == 0, 1.0, beta))
-    return exponential_tilt(log_ref, reward, strength)
+    return exponential_tilt(log_ref, reward, reciprocal(beta))
 
 
 def exponential_tilt(log_ref: LogProbs, reward: Rewards, strength: Float[Array, "*#batch #outcomes"]) -> Policy:
@@ -147,7 +149,23 @@ def exponential_tilt(log_ref: LogProbs, reward: Rewards, strength: Float[Array, 
         >>> print(f"{log_policy[1] - log_policy[0]:.4f}")
         3.0000
     """
-    return log_normalise(_tilted_weights(log_ref, reward, strength)[0])
+    return log_normalize(_tilted_weights(log_ref, reward, strength)[0])
+
+
+def _tilted_weights(
+    log_ref: Float[Array, "*#batch outcomes"],
+    reward: Float[Array, "*#batch outcomes"],
+    strength: Float[Array, "*#batch 1"],
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """(log(ref exp(strength (reward - top))), top), with top the best possible reward; strength may be inf."""
+    support = (log_ref > -jnp.inf) & (reward > -jnp.inf)
+    allowed = jnp.where(support, reward, -jnp.inf)
+    top = jax.lax.stop_gradient(jnp.max(allowed, axis=-1, keepdims=True))
+    top = jnp.where(top == -jnp.inf, 0.0, top)
+    gap = top - jnp.where(support, reward, top)
+    endless = jnp.isinf(strength)
+    cost = jnp.where(endless, jnp.where(gap > 0, jnp.inf, 0.0), jnp.where(endless, 0.0, strength) * gap)
+    return jnp.where(support, jnp.where(support, log_ref, 0.0) - cost, -jnp.inf), top
 
 
 def implied_reward(log_policy: LogProbs, log_ref: LogProbs, beta: Number) -> Rewards:
@@ -158,14 +176,14 @@ def implied_reward(log_policy: LogProbs, log_ref: LogProbs, beta: Number) -> Rew
     Args:
         log_policy: policy, `[..., outcomes]`.
         log_ref: reference policy, `[..., outcomes]`.
-        beta: KL coefficient > 0, a number or `[...]`.
+        beta: KL coefficient in (0, inf), a number or `[...]`.
 
     Returns:
         Reward, `[..., outcomes]`: `-inf` where the policy is 0 and `+inf` where only the reference is, since no
         finite reward brings an impossible outcome back.
 
     Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a negative or NaN Python `beta`.
+        ValueError: a negative or NaN Python `beta`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -201,7 +219,6 @@ def condition(log_ref: LogProbs, accept: Bool[Array, "*#batch outcomes"]) -> Pol
 
     Raises:
         TypeError: `accept` is not boolean, or `log_ref` is not floating.
-        ValueError: see `rlrazor.checks.outcome_arrays`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -215,7 +232,7 @@ def condition(log_ref: LogProbs, accept: Bool[Array, "*#batch outcomes"]) -> Pol
     log_ref = floating_array("log_ref", log_ref)
     accept = boolean_array("accept", accept).astype(log_ref.dtype)
     log_ref, success = outcome_arrays(log_ref=log_ref, accept=accept)
-    return log_normalise(jnp.where(success > 0, log_ref, -jnp.inf))
+    return log_normalize(jnp.where(success > 0, log_ref, -jnp.inf))
 
 
 def tilt_to_reward(log_ref: LogProbs, reward: Rewards, value: Number) -> Tilt:
@@ -227,10 +244,8 @@ def tilt_to_reward(log_ref: LogProbs, reward: Rewards, value: Number) -> Tilt:
         value: expected reward between the reference's (beta = inf) and the best (beta = 0), a number or `[...]`.
 
     Returns:
-        The `Tilt`. Outside the attainable range it is the nearest end of the range, with `converged` false.
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
+        The `Tilt`. Outside the attainable range it is the nearest end of the range, with `converged` false. The value
+        is met to its own rounding and 10,000 of the range, each as large as the log-weights are: 1 + H(policy, ref).
 
     Example:
         >>> import jax.numpy as jnp
@@ -246,6 +261,12 @@ def tilt_to_reward(log_ref: LogProbs, reward: Rewards, value: Number) -> Tilt:
     return Tilt(*solve(log_ref, reward, value[..., 0]))
 
 
+@jax.jit
+def _tilt_to_reward(log_ref: Float[Array, " outcomes"], reward: Float[Array, " outcomes"], value: Scalar) -> Solved:
+    _, top = _tilted_weights(log_ref, reward, jnp.zeros(1, log_ref.dtype))
+    return _solve_tilt(log_ref, reward, value, lambda log_policy: top[0] - expectation(log_policy, top - reward))
+
+
 def tilt_to_kl(log_ref: LogProbs, reward: Rewards, budget: Number) -> Tilt:
     """The policy of highest reward within KL(policy || ref) = budget: a tilt, with its beta.
 
@@ -256,9 +277,6 @@ def tilt_to_kl(log_ref: LogProbs, reward: Rewards, budget: Number) -> Tilt:
 
     Returns:
         The `Tilt`. Outside the attainable range it is the nearest end of the range, with `converged` false.
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -272,105 +290,6 @@ def tilt_to_kl(log_ref: LogProbs, reward: Rewards, budget: Number) -> Tilt:
     log_ref, reward, budget = outcome_arrays({"budget": budget}, log_ref=log_ref, reward=reward)
     solve = jnp.vectorize(_tilt_to_kl, signature="(k),(k),()->(k),(),(),(),()")
     return Tilt(*solve(log_ref, reward, budget[..., 0]))
-
-
-def frontier(log_ref: LogProbs, reward: Rewards, betas: Float[Array, " betas"]) -> Frontier:
-    """The reward-KL frontier: reward and drift of the optimal policy at each beta.
-
-    Its slope is the price of reward, d E_pi[reward] / d KL(pi || ref) = beta.
-
-    Args:
-        log_ref: reference policy, `[..., outcomes]`.
-        reward: `[..., outcomes]`, `-inf` forbids an outcome.
-        betas: KL coefficients, `[betas]`.
-
-    Returns:
-        The `Frontier`.
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; `betas` not one-dimensional.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> curve = frontier(jnp.log(jnp.array([0.5, 0.5])), jnp.array([0.0, 1.0]), jnp.array([0.5, 1.0]))
-        >>> print(*(f"{x:.3f}" for x in (*curve.reward, *curve.kl)))
-        0.881 0.731 0.328 0.111
-
-    References:
-        Gao, Schulman, Hilton, "Scaling Laws for Reward Model Overoptimization", arXiv:2210.10760.
-    """
-    log_ref, reward = outcome_arrays(log_ref=log_ref, reward=reward)
-    betas = jnp.asarray(betas, log_ref.dtype)
-    if betas.ndim != 1:
-        raise ValueError(f"betas must be one-dimensional, got shape {betas.shape}")
-    log_ref, reward = log_ref[..., None, :], reward[..., None, :]
-    log_policy = tilt(log_ref, reward, betas)
-    return Frontier(
-        beta=betas,
-        reward=expectation(log_policy, reward),
-        kl=kl_divergence(log_policy, log_ref),
-        forward_kl=kl_divergence(log_ref, log_policy),
-    )
-
-
-def best_of_n(log_ref: LogProbs, reward: Rewards, n: Number) -> Policy:
-    """The policy that draws n samples from the reference and keeps the best: F(y)^n - F(y-)^n.
-
-    F(y) is the reference mass of outcomes with reward at most reward(y), F(y-) of those strictly below. Outcomes of
-    equal reward share their probability in proportion to ref.
-
-    Args:
-        log_ref: reference policy, `[..., outcomes]`.
-        reward: `[..., outcomes]`; `-inf` ranks last.
-        n: number of samples >= 1, real values interpolate, a number or `[...]`.
-
-    Returns:
-        Normalised log-probabilities, `[..., outcomes]`. KL(policy || ref) <= log n - (n - 1) / n.
-
-    Raises:
-        TypeError, ValueError: see `rlrazor.checks.outcome_arrays`; a Python `n` below 1.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> log_ref = jnp.log(jnp.array([0.5, 0.5]))
-        >>> jnp.exp(best_of_n(log_ref, jnp.array([0.0, 1.0]), 2)).round(4).tolist()
-        [0.25, 0.75]
-
-    References:
-        Beirami et al., "Theoretical Guarantees on the Best-of-n Alignment Policy", arXiv:2401.01879.
-    """
-    if isinstance(n, int | float) and not n >= 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-    log_ref, reward, n = outcome_arrays({"n": n}, log_ref=log_ref, reward=reward)
-    solve = jnp.vectorize(_best_of_n, signature="(k),(k),()->(k)")
-    policy: Policy = solve(log_ref, reward, n[..., 0])
-    return policy
-
-
-def _tilted_weights(
-    log_ref: Float[Array, "*#batch outcomes"],
-    reward: Float[Array, "*#batch outcomes"],
-    strength: Float[Array, "*#batch 1"],
-) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """(log(ref exp(strength (reward - top))), top), with top the best possible reward; strength may be inf."""
-    support = (log_ref > -jnp.inf) & (reward > -jnp.inf)
-    allowed = jnp.where(support, reward, -jnp.inf)
-    top = jax.lax.stop_gradient(jnp.max(allowed, axis=-1, keepdims=True))
-    top = jnp.where(top == -jnp.inf, 0.0, top)
-    gap = top - jnp.where(support, reward, top)
-    endless = jnp.isinf(strength)
-    cost = jnp.where(endless, jnp.where(gap > 0, jnp.inf, 0.0), jnp.where(endless, 0.0, strength) * gap)
-    return jnp.where(support, jnp.where(support, log_ref, 0.0) - cost, -jnp.inf), top
-
-
-Scalar = Float[Array, ""]
-Solved = tuple[Float[Array, " outcomes"], Scalar, Scalar, Scalar, Bool[Array, ""]]
-
-
-@jax.jit
-def _tilt_to_reward(log_ref: Float[Array, " outcomes"], reward: Float[Array, " outcomes"], value: Scalar) -> Solved:
-    _, top = _tilted_weights(log_ref, reward, jnp.zeros(1, log_ref.dtype))
-    return _solve_tilt(log_ref, reward, value, lambda log_policy: top[0] - expectation(log_policy, top - reward))
 
 
 @jax.jit
@@ -421,8 +340,83 @@ def _solve_tilt(
     beta = jnp.where(inside, jnp.exp(-u), jnp.where(strength > 0, 0.0, jnp.inf))
     miss = jnp.abs(measure(log_policy) - target)
     allowed = jnp.any(log_policy > -jnp.inf)  # else "no policy" has measures too, which a target can equal
-    converged = allowed & (miss <= 1e4 * info.eps * (high - low))
+    # The log-weights are rounded in proportion to their size, the measure by that much of its range; so is the target.
+    by_weights = 1e4 * (1 + cross_entropy(log_policy, log_ref)) * (high - low)
+    converged = allowed & (miss <= info.eps * (by_weights + 4 * jnp.maximum(jnp.abs(low), jnp.abs(high))))
     return log_policy, beta, expectation(log_policy, reward), kl_divergence(log_policy, log_ref), converged
+
+
+def frontier(log_ref: LogProbs, reward: Rewards, betas: Float[Array, " betas"]) -> Frontier:
+    """The reward-KL frontier: reward and drift of the optimal policy at each beta.
+
+    Its slope is the price of reward, d E_pi[reward] / d KL(pi || ref) = beta.
+
+    Args:
+        log_ref: reference policy, `[..., outcomes]`.
+        reward: `[..., outcomes]`, `-inf` forbids an outcome.
+        betas: KL coefficients, `[betas]`.
+
+    Returns:
+        The `Frontier`.
+
+    Raises:
+        ValueError: `betas` not one-dimensional.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> curve = frontier(jnp.log(jnp.array([0.5, 0.5])), jnp.array([0.0, 1.0]), jnp.array([0.5, 1.0]))
+        >>> print(*(f"{x:.3f}" for x in (*curve.reward, *curve.kl)))
+        0.881 0.731 0.328 0.111
+
+    References:
+        Gao, Schulman, Hilton, "Scaling Laws for Reward Model Overoptimization", arXiv:2210.10760.
+    """
+    log_ref, reward = outcome_arrays(log_ref=log_ref, reward=reward)
+    betas = jnp.asarray(betas, log_ref.dtype)
+    if betas.ndim != 1:
+        raise ValueError(f"betas must be one-dimensional, got shape {betas.shape}")
+    log_ref, reward = log_ref[..., None, :], reward[..., None, :]
+    log_policy = tilt(log_ref, reward, betas)
+    return Frontier(
+        beta=betas,
+        reward=expectation(log_policy, reward),
+        kl=kl_divergence(log_policy, log_ref),
+        forward_kl=kl_divergence(log_ref, log_policy),
+    )
+
+
+def best_of_n(log_ref: LogProbs, reward: Rewards, n: Number) -> Policy:
+    """The policy that draws n samples from the reference and keeps the best: F(y)^n - F(y-)^n.
+
+    F(y) is the reference mass of outcomes with reward at most reward(y), F(y-) of those strictly below. Outcomes of
+    equal reward share their probability in proportion to ref.
+
+    Args:
+        log_ref: reference policy, `[..., outcomes]`.
+        reward: `[..., outcomes]`; `-inf` ranks last.
+        n: number of samples >= 1, real values interpolate, a number or `[...]`.
+
+    Returns:
+        Normalised log-probabilities, `[..., outcomes]`. KL(policy || ref) <= log n - (n - 1) / n.
+
+    Raises:
+        ValueError: a Python `n` below 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_ref = jnp.log(jnp.array([0.5, 0.5]))
+        >>> jnp.exp(best_of_n(log_ref, jnp.array([0.0, 1.0]), 2)).round(4).tolist()
+        [0.25, 0.75]
+
+    References:
+        Beirami et al., "Theoretical Guarantees on the Best-of-n Alignment Policy", arXiv:2401.01879.
+    """
+    if isinstance(n, int | float) and not n >= 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    log_ref, reward, n = outcome_arrays({"n": n}, log_ref=log_ref, reward=reward)
+    solve = jnp.vectorize(_best_of_n, signature="(k),(k),()->(k)")
+    policy: Policy = solve(log_ref, reward, n[..., 0])
+    return policy
 
 
 def _best_of_n(log_ref: Float[Array, " outcomes"], reward: Float[Array, " outcomes"], n: Scalar) -> Policy:
@@ -439,11 +433,19 @@ def _best_of_n(log_ref: Float[Array, " outcomes"], reward: Float[Array, " outcom
     mass = jnp.zeros_like(log_ref).at[tie].add(jnp.where(possible, jnp.exp(finite(log_sorted) - finite(peak)), 0.0))
     log_mass = finite(peak) + jnp.log(jnp.where(possible, mass[tie], 1.0))
     nothing = jnp.finfo(log_ref.dtype).min / 4  # stands in for -inf, where cumlogsumexp has no derivative
-    log_below = finite(jax.lax.cumlogsumexp(jnp.where(possible, log_sorted, nothing))[last])  # log F(y)
-    worst = (tie == 0) | (jnp.cumsum(possible.astype(tie.dtype))[tie - 1] == 0)  # F(y-) = 0
-    log_share = jnp.where(worst, -1.0, finite(log_mass - log_below))  # log (F(y) - F(y-)) / F(y)
+    cumulative = jax.lax.cumlogsumexp(jnp.where(possible, log_sorted, nothing))
+    log_below = finite(cumulative[last])  # log F(y)
+    worst = tie == 0  # F(y-) = 0
+    ahead = possible & ~worst
+    log_share = jnp.where(ahead, log_mass - log_below, -1.0)  # log (F(y) - F(y-)) / F(y)
     rare = log_share + jnp.log(n) < jnp.log(jnp.finfo(log_ref.dtype).eps)
-    log_hit = jnp.log(-jnp.expm1(n * jnp.log1p(-jnp.exp(jnp.where(rare, -1.0, log_share)))))
+    sure = jnp.exp(log_share) >= 1  # to rounding, so that F(y-) / F(y) has to come from its own logarithm
+    log_loss = jnp.where(
+        sure,
+        cumulative[tie - 1] - log_below,
+        jnp.log1p(-jnp.exp(jnp.where(rare | sure, -1.0, log_share))),
+    )  # log F(y-) / F(y)
+    log_hit = jnp.log(-jnp.expm1(n * log_loss))
     log_win = jnp.where(worst, 0.0, jnp.where(rare, jnp.log(n) + log_share, log_hit))  # log (1 - (F(y-) / F(y))^n)
     return (
         jnp.zeros_like(log_ref)

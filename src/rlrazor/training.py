@@ -1,14 +1,14 @@
 """Discrete steps, exact or sampled: the optimiser's path, whose small-step limit is the flow."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Key, PyTree
 
-Params: TypeAlias = PyTree[Float[Array, "..."]]
+from rlrazor._types import Params
 
 
 def train(

@@ -1,0 +1,134 @@
+"""Running figures, drawing them, and where their files go."""
+
+import io
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+
+import rlrazor
+from experiments.harness import files
+from experiments.harness.chapters import BUILD, FIGURES, ROOT, arrays_name, load, recorded_config
+from experiments.harness.config import as_json, check_config, departures
+from experiments.harness.gallery import gallery
+from rlrazor.plotting import figure_style
+
+_RUNS: dict[tuple[str, Any], Any] = {}  # of this process: figures that borrow a run find it here
+
+
+def place(name: str, config: Any, out: Path | None) -> Path:
+    """The files of a run without their ending: in figures/ for the published config alone, unless told otherwise."""
+    if out is not None:
+        return out / name
+    return FIGURES / name if config == type(config)() else BUILD / name / Path(name).name
+
+
+def execute(name: str, config: Any, out: Path | None = None) -> dict[str, Any]:
+    """Run one figure and write its arrays, pictures and record, and the gallery. Returns the record."""
+    figure, stem = load(name), place(name, config, out)
+    check_config(config)
+    files.open_folder(stem.parent)
+    start, shared = time.perf_counter(), (arrays_name(name), config)
+    if shared not in _RUNS:
+        _RUNS.clear()
+        _RUNS[shared] = jax.tree.map(np.asarray, figure.run(config))
+    results = _RUNS[shared]
+    arrays = files.pack(results)
+    record, pictures = draw(name, config, results, files.sha256(arrays))
+    return save(name, stem, pictures, record, time.perf_counter() - start, {arrays_path(stem, name): arrays})
+
+
+def replot(name: str, out: Path | None = None, *, quick: bool = False) -> dict[str, Any]:
+    """Draw a figure again from its saved arrays; claims are measured again."""
+    figure = load(name)
+    stem = place(name, figure.Config.quick() if quick else figure.Config(), out)
+    old = files.load_record(stem.with_suffix(".json"))
+    config = recorded_config(old)
+    results = files.load_arrays(figure.Results, arrays_path(stem, name), old)
+    record, pictures = draw(name, config, results, old["results_sha256"])
+    return save(name, stem, pictures, record, None, {})
+
+
+def arrays_path(stem: Path, name: str) -> Path:
+    """Where the arrays of a figure are, which may be another's."""
+    return stem.with_name(Path(arrays_name(name)).name).with_suffix(".npz")
+
+
+def draw(name: str, config: Any, results: Any, checksum: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The record of a figure, and its pictures by ending."""
+    figure, away, pictures = load(name), departures(config), {}
+    with figure_style():
+        picture = figure.plot(config, results)
+        for ending, options in (("png", {"dpi": 200}), ("svg", {"metadata": {"Date": None}})):
+            buffer = io.BytesIO()
+            picture.savefig(buffer, format=ending, **options)
+            pictures[ending] = buffer.getvalue()
+        plt.close(picture)
+        if hasattr(figure, "animate"):
+            pictures["gif"] = animation_bytes(figure.animate(config, results))
+    record = {
+        "name": name,
+        "config": as_json(config),
+        "departures": away,
+        "caption": str(figure.caption(config, results)),
+        "claims": [claim.record(at_published=not away) for claim in figure.claims(config, results)],
+        "results_sha256": checksum,
+    }
+    return record, pictures
+
+
+def animation_bytes(animation: Any) -> bytes:
+    """The animation as a GIF that loops."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "animation.gif"
+        animation.save(path, writer="pillow", fps=12, dpi=80)
+        plt.close(animation._fig)
+        return path.read_bytes()
+
+
+def save(
+    name: str, stem: Path, pictures: dict[str, bytes], record: dict[str, Any], seconds: float | None, arrays: Any
+) -> dict[str, Any]:
+    """Write what was computed, then how it went, then the gallery. `seconds` is None where nothing was run."""
+    went = files.load_run(stem) if seconds is None else {"seconds": round(seconds, 1)} | circumstances()
+    went = went | {"drawn_by": revision()}
+    contents = arrays | {stem.with_suffix(f".{ending}"): content for ending, content in pictures.items()}
+    contents[stem.with_suffix(".json")] = files.to_json(record)
+    contents[stem.with_suffix(".run.json")] = files.to_json(went)
+    files.write_set(contents)
+    root = stem.parent if stem.parent.name == stem.name else stem.parent.parent
+    files.write_set({root / "index.html": gallery(root).encode()})
+    return record | went
+
+
+def circumstances() -> dict[str, Any]:
+    """How a run went: what no reader needs to reproduce bit for bit."""
+    versions = {"python": platform.python_version(), "rlrazor": rlrazor.__version__}
+    return {
+        "versions": versions | {module.__name__: module.__version__ for module in (jax, np, matplotlib)},
+        "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "revision": revision(),
+    }
+
+
+def revision() -> str | None:
+    """The git commit of the code, marked if the code has changed since; None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "src", "experiments")
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,38 @@
+"""What the exact objectives, the sampled losses and the advantages share."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Real
+
+from rlrazor._numerics import mass_times
+
+Samples = Float[Array, "*#batch samples"]
+SampleRewards = Real[Array, "*#batch #samples"] | Bool[Array, "*#batch #samples"]
+Advantages = Float[Array, "*batch samples"]
+
+
+def at_least_two(name: str, count: int) -> None:
+    """Raise if there are fewer: one sample has nothing to be compared with."""
+    if not count >= 2:
+        raise ValueError(f"{name} must be at least 2, got {count}")
+
+
+def clipped(
+    log_policy: Float[Array, "..."],
+    log_old: Float[Array, "..."],
+    advantage: Float[Array, "..."],
+    clip: Float[Array, "..."],
+) -> Float[Array, "..."]:
+    """The terms old min(ρ A, clip(ρ, 1 - ε, 1 + ε) A), with the clipping done on logs, where no ratio overflows."""
+    low, high = log_old + jnp.log(jnp.maximum(1 - clip, 0.0)), log_old + jnp.log1p(clip)
+    counted = jnp.where(advantage < 0, jnp.maximum(log_policy, low), jnp.minimum(log_policy, high))
+    return mass_times(jnp.where(log_old > -jnp.inf, counted, -jnp.inf), jax.lax.stop_gradient(advantage))
+
+
+def simpo_terms(
+    chosen: Float[Array, "..."], rejected: Float[Array, "..."], beta: Float[Array, "..."], margin: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """The terms -log σ(β (chosen - rejected) - γ), inf where the chosen answer is impossible."""
+    possible = chosen > -jnp.inf
+    gap = jnp.where(possible, chosen, 0.0) - jnp.where(possible, rejected, 0.0)
+    return jnp.where(possible, jax.nn.softplus(margin - beta * gap), jnp.inf)

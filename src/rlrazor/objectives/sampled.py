@@ -1,0 +1,131 @@
+"""Sampled losses: log-probabilities of samples to scalar, the mean over them, `log_prob [..., samples]` -> `[...]`.
+
+`log_prob` is the policy's log-probability of each sample. All are minimised, and their expected gradient is that of
+the exact objectives; `rlrazor.methods` has the table of which belongs to which. Errors as in
+`rlrazor.checks.sample_arrays`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from rlrazor._numerics import times_log
+from rlrazor._types import Number, PerRow
+from rlrazor.checks import nonnegative, sample_arrays
+from rlrazor.objectives._terms import SampleRewards, Samples, clipped, simpo_terms
+
+
+def reinforce_loss(log_prob: Samples, advantage: SampleRewards | int | float) -> PerRow:
+    """The policy-gradient surrogate -mean(A log policy(y)) over samples y, with the advantage A held fixed.
+
+    On the policy's own samples, with A the reward minus anything that does not depend on the sample, its expected
+    gradient is that of -E_policy[reward]. On demonstrations with A = 1 it is the SFT loss.
+
+    Args:
+        log_prob: log policy(y), `[..., samples]`.
+        advantage: A, `[..., samples]`, or one for all samples, `[..., 1]` or a number.
+
+    Returns:
+        Loss, `[...]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(f"{reinforce_loss(jnp.log(jnp.array([0.5, 0.25])), jnp.array([1.0, 0.0])):.4f}")
+        0.3466
+
+    References:
+        Williams, "Simple Statistical Gradient-Following Algorithms ...", 1992.
+    """
+    log_prob, advantage = sample_arrays(log_prob=log_prob, advantage=advantage)
+    return -times_log(jax.lax.stop_gradient(advantage), log_prob).mean(-1)
+
+
+def ppo_clip_loss(
+    log_prob: Samples, log_prob_old: Samples, advantage: SampleRewards | int | float, clip: Number
+) -> PerRow:
+    """The PPO loss -mean(min(ρ A, clip(ρ, 1 - ε, 1 + ε) A)) over samples y of the old policy, ρ = policy(y) / old(y).
+
+    Args:
+        log_prob: log policy(y), `[..., samples]`.
+        log_prob_old: log old(y), `[..., samples]`; held fixed.
+        advantage: A, `[..., samples]`, or one for all samples, `[..., 1]` or a number; held fixed.
+        clip: ε >= 0, a number or `[...]`.
+
+    Returns:
+        Loss, `[...]`.
+
+    Raises:
+        ValueError: a negative or NaN Python `clip`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_prob, log_prob_old = jnp.log(jnp.array([[0.9, 0.1], [0.5, 0.5]]))
+        >>> print(f"{ppo_clip_loss(log_prob, log_prob_old, jnp.array([1.0, 1.0]), clip=0.2):.4f}")
+        -0.7000
+
+    References:
+        Schulman et al., "Proximal Policy Optimization Algorithms", arXiv:1707.06347, eq. 7.
+    """
+    log_prob, log_prob_old, advantage, clip = sample_arrays(
+        {"clip": nonnegative("clip", clip)}, log_prob=log_prob, log_prob_old=log_prob_old, advantage=advantage
+    )
+    sampled = log_prob_old > -jnp.inf
+    log_old = jax.lax.stop_gradient(jnp.where(sampled, log_prob_old, 0.0))
+    log_ratio = jnp.where(sampled, log_prob, 0.0) - log_old
+    return -clipped(log_ratio, jnp.where(sampled, 0.0, -jnp.inf).astype(log_prob.dtype), advantage, clip).mean(-1)
+
+
+def simpo_loss(log_prob_chosen: Samples, log_prob_rejected: Samples, beta: Number, margin: Number) -> PerRow:
+    """The SimPO loss -mean(log σ(β (log policy(y+) - log policy(y-)) - γ)) over pairs of answers.
+
+    Args:
+        log_prob_chosen: log policy(y+), per token for longer answers, `[..., samples]`.
+        log_prob_rejected: log policy(y-), per token for longer answers, `[..., samples]`.
+        beta: scale β > 0, a number or `[...]`.
+        margin: target margin γ, a number or `[...]`.
+
+    Returns:
+        Loss in nats, `[...]`, in [0, inf].
+
+    Raises:
+        ValueError: a negative or NaN Python `beta`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(f"{simpo_loss(jnp.log(jnp.array([0.5])), jnp.log(jnp.array([0.5])), beta=1.0, margin=1.0):.4f}")
+        1.3133
+
+    References:
+        Meng, Xia, Chen, "SimPO", arXiv:2405.14734, eq. 6.
+    """
+    chosen, rejected, beta, margin = sample_arrays(
+        {"beta": nonnegative("beta", beta), "margin": margin},
+        log_prob_chosen=log_prob_chosen,
+        log_prob_rejected=log_prob_rejected,
+    )
+    return simpo_terms(chosen, rejected, beta, margin).mean(-1)
+
+
+def kl_penalty_loss(log_prob: Samples, log_prob_ref: Samples) -> PerRow:
+    """The KL penalty on the policy's own samples: mean((log policy(y) - log ref(y))²) / 2.
+
+    Its expected gradient is exactly that of KL(policy || ref); its value is not. The estimator that is common in GRPO
+    code, ref / policy - 1 + log(policy / ref), has the right value, but the expected gradient of KL(ref || policy).
+
+    Args:
+        log_prob: log policy(y), `[..., samples]`.
+        log_prob_ref: log ref(y), `[..., samples]`.
+
+    Returns:
+        Loss in nats², `[...]`, in [0, inf].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(f"{kl_penalty_loss(jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.5]))):.4f}")
+        0.1201
+
+    References:
+        Schulman, "Approximating KL Divergence", 2020 (k2); Tang, Munos, "On a Few Pitfalls in KL Divergence Gradient
+        Estimation for RL", arXiv:2506.09477.
+    """
+    log_prob, log_prob_ref = sample_arrays(log_prob=log_prob, log_prob_ref=log_prob_ref)
+    return jnp.square(log_prob - log_prob_ref).mean(-1) / 2
