@@ -128,6 +128,7 @@ def run(config: Config) -> Results:
     )
 
 
+# One list: split, its argument would be harder to follow.
 def claims(config: Config, results: Results) -> list[Claim]:
     """Straight lines, the razor's point, and Pythagoras."""
     center = np.eye(3) - 1 / 3  # log-probabilities up to a constant

@@ -138,6 +138,7 @@ def path_of(log_ref: Policy, accept: Accept, log_policy: Policies, top: Indices)
     return Path(jnp.exp(log_success), drift, excess, jnp.exp(log_policy[:, top] - log_success))
 
 
+# One list: split, its argument would be harder to follow.
 def claims(config: Config, results: Results) -> list[Claim]:
     """What the flow conserves and minimizes, where it ends, and what a penalty changes."""
     paper, beta = "RL's Razor, arXiv:2509.04259", config.median_beta

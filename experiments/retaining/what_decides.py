@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from experiments.harness import Caption, Claim, at_least, at_most, near
 from experiments.retaining.flows import Config as Config
 from experiments.retaining.flows import Results as Results
+from experiments.retaining.flows import Sweep
 from experiments.retaining.flows import run as run
 from rlrazor.plotting import COLORS, FULL_WIDTH, LABELS, key, note, panels, samples, theory
 from rlrazor.tasks.two_mode import DIRECTIONS, FORWARD, NEW_MODE, REVERSE, TARGETS, TILTED, TRAINER
@@ -42,11 +43,6 @@ def claims(config: Config, results: Results) -> list[Claim]:
     at_full_speed = np.concatenate([results.sampled[kl][config.sampled_factors.index(1.0)] for kl in DIRECTIONS])
     seeing, blind = (np.concatenate([results.sweeps[t][kl].drop for kl in DIRECTIONS]) for t in (TILTED, NEW_MODE))
     lost = results.lost(config, TILTED)
-    stuck = [
-        f"{kl} at slow factor {factor:g} ends at gain {round(float(flow.last_gain), 2) + 0.0:.2f}, its new mode of "
-        f"standard deviation {flow.last_params.scales[-1]:.2f}"
-        for kl, factor, flow in lost
-    ]
     return [
         Claim(
             id="equal-rates-forget",
@@ -69,7 +65,7 @@ def claims(config: Config, results: Results) -> list[Claim]:
             measured=np.nan if any(factor > 0 for _, factor, _ in lost) else largest(seeing),
             control=f"a target that has only the new mode ({results.arrived(NEW_MODE)} arrive)",
             control_measured=largest(blind),
-            note="; ".join(stuck[:2]) + (f"; and {len(stuck) - 2} more never have the gain" if stuck[2:] else ""),
+            note=where_they_end(lost),
         ),
         Claim(
             id="direction-does-not",
@@ -91,6 +87,16 @@ def claims(config: Config, results: Results) -> list[Claim]:
             control_measured=slowed[REVERSE] - slowed[FORWARD],
         ),
     ]
+
+
+def where_they_end(lost: list[tuple[str, float, Sweep]]) -> str:
+    """Of flows that never have the gain: the first two, and how many more."""
+    ends = [
+        f"{kl} at slow factor {factor:g} ends at gain {round(float(flow.last_gain), 2) + 0.0:.2f}, its new mode of "
+        f"standard deviation {flow.last_params.scales[-1]:.2f}"
+        for kl, factor, flow in lost
+    ]
+    return "; ".join(ends[:2]) + (f"; and {len(ends) - 2} more never have the gain" if ends[2:] else "")
 
 
 def largest(drops: Float[np.ndarray, " flows"]) -> float:

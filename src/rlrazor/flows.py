@@ -381,15 +381,7 @@ def gradient_flow(
     import diffrax
     import optimistix
 
-    params = jax.tree.map(jnp.asarray, params)
-    dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
-    if not dtypes:
-        raise ValueError("params must hold at least one array")
-    if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
-        raise TypeError(f"params must hold floating arrays, got {', '.join(sorted(map(str, dtypes)))}")
-    times = jnp.asarray(times, jnp.result_type(*dtypes))
-    if times.ndim != 1 or times.size == 0:
-        raise ValueError(f"times must be a non-empty vector, got shape {times.shape}")
+    params, times = _checked_start(params, times)
     direction = _natural_direction if natural else _euclidean_direction
     event = None
     if stop is not None:
@@ -419,10 +411,9 @@ def gradient_flow(
         at_start = stop(params) >= 0
         end, stopped = jnp.where(at_start, 0.0, end), stopped | at_start
         final = jax.tree.map(lambda first, last: jnp.where(at_start, first, last), params, final)
-    ended = times > end
 
     def hold(saved_leaf: Array, final_leaf: Array) -> Array:
-        after = jnp.expand_dims(ended, range(1, saved_leaf.ndim))
+        after = jnp.expand_dims(times > end, range(1, saved_leaf.ndim))
         return jnp.where(after, final_leaf, saved_leaf)
 
     path = jax.tree.map(hold, saved, final)
@@ -436,6 +427,20 @@ def gradient_flow(
         stopped=stopped,
         converged=stopped | (solution.result == diffrax.RESULTS.successful),
     )
+
+
+def _checked_start(params: Params, times: Real[Array, " times"]) -> tuple[Params, Float[Array, " times"]]:
+    """Floating parameters, and times in their dtype."""
+    params = jax.tree.map(jnp.asarray, params)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
+    if not dtypes:
+        raise ValueError("params must hold at least one array")
+    if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
+        raise TypeError(f"params must hold floating arrays, got {', '.join(sorted(map(str, dtypes)))}")
+    times = jnp.asarray(times, jnp.result_type(*dtypes))
+    if times.ndim != 1 or times.size == 0:
+        raise ValueError(f"times must be a non-empty vector, got shape {times.shape}")
+    return params, times
 
 
 def _euclidean_direction(
