@@ -290,8 +290,8 @@ def caption(config: Config, results: Results) -> Caption:
         )
     return Caption(
         "With an unrelated teacher, off-policy data changes the forward drift at mean success rate "
-        f"{config.accuracy:g} by {number(off_policy[-1])} nats and negative gradients by {number(negative[-1])}. The "
-        f"teacher decides: SFT drifts {far} than {REINFORCE} with this one, and {near} on the base's correct answers.",
+        f"{config.accuracy:g} by {number(off_policy[-1])} nats and negative gradients by {number(negative[-1])}. SFT "
+        f"drifts {far} than {REINFORCE} with this teacher, and {near} on the base's correct answers.",
         a=f"Exact flows in one world of {config.num_prompts} prompts, up to {config.curve_end:g} or for a time of "
         f"{config.end_time:g}; the line is where methods are compared.",
         b=f"Lines are means of exact flows over {config.num_worlds} worlds, rings are the flows, points beside them "
