@@ -78,12 +78,19 @@ def test_a_figure_is_read_on_a_few_screens(path):
 
 
 @EVERY_FIGURE_FILE
-def test_a_figure_borrows_only_the_run_of_a_sibling(path):
+def test_a_figure_borrows_only_a_run_and_its_types(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("experiments."):
             chapter = node.module.split(".")[1]
             assert chapter in ("harness", path.parent.name), node.module
-            assert chapter == "harness" or {alias.name for alias in node.names} <= {"Config", "Results", "run"}
+            if chapter != "harness":
+                borrowed = EXPERIMENTS.parent.joinpath(*node.module.split(".")).with_suffix(".py").read_text()
+                assert "def run(" in borrowed
+                assert "def claims(" not in borrowed
+                assert all(
+                    alias.name == "run" or f"class {alias.name}(" in borrowed or f"class {alias.name}:" in borrowed
+                    for alias in node.names
+                )
 
 
 @EVERY_FIGURE_FILE
