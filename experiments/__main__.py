@@ -112,6 +112,8 @@ def work(configs: dict[str, Any], arguments: Arguments, console: Console) -> int
                 record = running.execute(name, config, arguments.out)
             progress.update(task, completed=1, visible=False)
             took = "drawn again" if arguments.replot else f"{record['seconds']} s"
+            if not arguments.replot and record["reproduced"]:
+                took += ", as saved before"
             progress.console.print(f"{name}: {claims.summary(record)}, {took}", soft_wrap=True, highlight=False)
             for claim in claims.fails(record):
                 code = 1

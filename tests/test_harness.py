@@ -1,12 +1,14 @@
 """The harness of the figures, tried on a toy: configs, claims, files, records, gallery, README and command line."""
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import io
 import json
 import math
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -319,13 +321,71 @@ def test_what_is_committed_has_the_same_bytes_after_a_second_run(toy, tmp_path):
     seen = []
     for _ in range(2):
         running._RUNS.clear()
+        shutil.rmtree(tmp_path / "figures", ignore_errors=True)
         assert command_line.main([NAME]) == 0
         seen.append({name: content for name, content in tree(tmp_path / "figures").items() if "run.json" not in name})
     assert seen[0] == seen[1]
     record = json.loads((tmp_path / "figures/geometry/toy.json").read_text())
     assert set(record) == {"name", "config", "departures", "caption", "claims", "results_sha256"}
     went = json.loads((tmp_path / "figures/geometry/toy.run.json").read_text())
-    assert {"seconds", "versions", "device", "cores", "revision", "drawn_by"} == set(went)
+    assert {"seconds", "reproduced", "versions", "device", "cores", "revision", "drawn_by"} == set(went)
+
+
+def on_another_processor(toy, monkeypatch, change):
+    """Run with results that are off by a relative change."""
+    monkeypatch.setattr(running, "_RUNS", {})
+    run = toy.run
+
+    @functools.wraps(run)
+    def rounded(config):
+        return jax.tree.map(lambda leaf: leaf * (1 + change), run(config))
+
+    monkeypatch.setattr(toy, "run", rounded)
+    code = command_line.main([NAME])
+    monkeypatch.setattr(toy, "run", run)
+    return code
+
+
+def test_rounding_of_another_processor_changes_no_file(toy, tmp_path, monkeypatch, capsys):
+    def computed():
+        return {name: content for name, content in tree(tmp_path / "figures").items() if "run.json" not in name}
+
+    def reproduced():
+        return json.loads((tmp_path / "figures/geometry/toy.run.json").read_text())["reproduced"]
+
+    assert command_line.main([NAME]) == 0
+    first = computed()
+    assert not reproduced()
+    capsys.readouterr()
+    assert on_another_processor(toy, monkeypatch, 1e-8) == 0
+    assert computed() == first
+    assert reproduced()
+    assert "as saved before" in capsys.readouterr().err
+    assert on_another_processor(toy, monkeypatch, 1e-4) == 1  # no rounding: the claim of the closed form breaks
+    assert computed()["geometry/toy.npz"] != first["geometry/toy.npz"]
+    assert not reproduced()
+
+
+def test_results_of_another_config_or_damaged_ones_are_replaced(toy, tmp_path):
+    path, out = tmp_path / "mine/geometry/toy.npz", ["--out", str(tmp_path / "mine")]
+    assert command_line.main([NAME, "--rate", "0.5", *out]) == 0
+    first = path.read_bytes()
+    assert command_line.main([NAME, "--rate", "0.5000000001", *out]) == 0
+    second = path.read_bytes()
+    assert second != first
+    path.write_bytes(first)
+    assert command_line.main([NAME, "--rate", "0.5000000001", *out]) == 0
+    assert path.read_bytes() == second
+
+
+def test_results_agree_but_for_rounding():
+    ours = {"a": {"b": np.array([1.0, np.nan, np.inf])}, "flag": np.array([True, False])}
+    assert files.agree(ours, {"flag": ours["flag"], "a": {"b": ours["a"]["b"] * (1 + 1e-8)}})
+    assert not files.agree(ours, ours | {"flag": np.array([True, True])})
+    assert not files.agree(ours, ours | {"a": {"b": np.array([1.0, 1.0, np.inf])}})
+    assert not files.agree(ours, ours | {"a": {"b": ours["a"]["b"].astype(np.float32)}})
+    assert not files.agree(ours, ours | {"a": {"b": ours["a"]["b"][:2]}})
+    assert not files.agree(ours, ours | {"c": np.array(1.0)})
 
 
 def test_a_redrawn_figure_says_which_code_drew_it(toy, tmp_path, monkeypatch):
@@ -406,7 +466,7 @@ def test_a_folder_that_cannot_be_written_is_named(toy, tmp_path, capsys):
 
 def test_options_reach_the_config(toy, monkeypatch, tmp_path):
     seen = {}
-    record = {"claims": [], "departures": {}, "seconds": 0.0}
+    record = {"claims": [], "departures": {}, "seconds": 0.0, "reproduced": False}
     monkeypatch.setattr(running, "execute", lambda name, config, out: seen.update({name: config}) or record)
     assert command_line.main([NAME, "--quick", "--rate", "0.25", "--radii", "0.1", "0.2", "0.3"]) == 0
     assert seen == {NAME: dataclasses.replace(toy.Config.quick(), rate=0.25, radii=(0.1, 0.2, 0.3))}

@@ -59,11 +59,28 @@ def open_folder(folder: Path) -> Path:
 
 def pack(results: tuple[Any, ...]) -> bytes:
     """Results as npz bytes, an array for each leaf under its path, the same bytes for the same arrays."""
-    leaves = jax.tree_util.tree_leaves_with_path(results)
-    named = {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **named)
+    np.savez_compressed(buffer, allow_pickle=False, **named(results))
     return buffer.getvalue()
+
+
+def named(results: Any) -> dict[str, np.ndarray]:
+    """Every leaf under its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(results)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+def agree(results: Any, saved: Any) -> bool:
+    """Whether results are the saved ones but for rounding, which depends on the processor."""
+
+    def equal(new: np.ndarray, old: np.ndarray) -> bool:
+        if new.shape != old.shape or new.dtype != old.dtype:
+            return False
+        floating = np.issubdtype(new.dtype, np.floating)
+        return np.allclose(new, old, rtol=1e-6, atol=1e-9, equal_nan=True) if floating else np.array_equal(new, old)
+
+    news, olds = named(results), named(saved)
+    return news.keys() == olds.keys() and all(equal(new, olds[name]) for name, new in news.items())
 
 
 def unpack(kind: Any, content: bytes, path: Path) -> Any:

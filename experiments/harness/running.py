@@ -17,7 +17,7 @@ import numpy as np
 import rlrazor
 from experiments.harness import files
 from experiments.harness.chapters import BUILD, FIGURES, ROOT, arrays_name, load, recorded_config
-from experiments.harness.config import as_json, check_config, departures
+from experiments.harness.config import UserError, as_json, check_config, departures
 from experiments.harness.gallery import gallery
 from rlrazor.plotting import figure_style
 
@@ -32,7 +32,11 @@ def place(name: str, config: Any, out: Path | None) -> Path:
 
 
 def execute(name: str, config: Any, out: Path | None = None) -> dict[str, Any]:
-    """Run one figure and write its arrays, pictures and record, and the gallery. Returns the record."""
+    """Run one figure and write its arrays, pictures and record, and the gallery. Returns the record.
+
+    Where the results agree with those of an earlier run, the figure is drawn from the earlier ones: processors round
+    differently, and that changes no file.
+    """
     figure, stem = load(name), place(name, config, out)
     check_config(config)
     files.open_folder(stem.parent)
@@ -41,9 +45,27 @@ def execute(name: str, config: Any, out: Path | None = None) -> dict[str, Any]:
         _RUNS.clear()
         _RUNS[shared] = jax.tree.map(np.asarray, figure.run(config))
     results = _RUNS[shared]
-    arrays = files.pack(results)
-    record, pictures = draw(name, config, results, files.sha256(arrays))
-    return save(name, stem, pictures, record, time.perf_counter() - start, {arrays_path(stem, name): arrays})
+    saved = saved_run(name, stem, config)
+    reproduced = saved is not None and files.agree(results, saved[0])
+    if saved is not None and reproduced:
+        (results, checksum), arrays = saved, {}
+    else:
+        content = files.pack(results)
+        checksum, arrays = files.sha256(content), {arrays_path(stem, name): content}
+    record, pictures = draw(name, config, results, checksum)
+    took = {"seconds": round(time.perf_counter() - start, 1), "reproduced": reproduced}
+    return save(name, stem, pictures, record, took | circumstances(), arrays)
+
+
+def saved_run(name: str, stem: Path, config: Any) -> tuple[Any, str] | None:
+    """Results of an earlier run of the same config, and their checksum; None if they are not there, whole and ours."""
+    try:
+        record = files.load_record(stem.with_suffix(".json"))
+        if recorded_config(record) != config:
+            return None
+        return files.load_arrays(load(name).Results, arrays_path(stem, name), record), record["results_sha256"]
+    except UserError:
+        return None
 
 
 def replot(name: str, out: Path | None = None, *, quick: bool = False) -> dict[str, Any]:
@@ -54,7 +76,7 @@ def replot(name: str, out: Path | None = None, *, quick: bool = False) -> dict[s
     config = recorded_config(old)
     results = files.load_arrays(figure.Results, arrays_path(stem, name), old)
     record, pictures = draw(name, config, results, old["results_sha256"])
-    return save(name, stem, pictures, record, None, {})
+    return save(name, stem, pictures, record, files.load_run(stem), {})
 
 
 def arrays_path(stem: Path, name: str) -> Path:
@@ -95,10 +117,9 @@ def animation_bytes(animation: Any) -> bytes:
 
 
 def save(
-    name: str, stem: Path, pictures: dict[str, bytes], record: dict[str, Any], seconds: float | None, arrays: Any
+    name: str, stem: Path, pictures: dict[str, bytes], record: dict[str, Any], went: dict[str, Any], arrays: Any
 ) -> dict[str, Any]:
-    """Write what was computed, then how it went, then the gallery. `seconds` is None where nothing was run."""
-    went = files.load_run(stem) if seconds is None else {"seconds": round(seconds, 1)} | circumstances()
+    """Write what was computed, then how it went, then the gallery."""
     went = went | {"drawn_by": revision()}
     contents = arrays | {stem.with_suffix(f".{ending}"): content for ending, content in pictures.items()}
     contents[stem.with_suffix(".json")] = files.to_json(record)
