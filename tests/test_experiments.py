@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import __main__ as command_line
-from experiments.harness import chapters, config, files, readme
+from experiments.harness import arrays, chapters, config, readme
 
 NAMES = chapters.names()
 EVERY_FIGURE = pytest.mark.parametrize("name", NAMES)
@@ -112,10 +112,10 @@ def test_the_caption_has_a_sentence_for_each_panel(quick, name):
 @EVERY_FIGURE
 def test_saved_arrays_come_back_from_the_annotations_without_pickle(quick, name):
     path = (quick / chapters.arrays_name(name)).with_suffix(".npz")
-    results = files.load_arrays(chapters.load(name).Results, path, record(quick, name))
-    assert files.pack(results) == path.read_bytes()
-    with np.load(path, allow_pickle=False) as arrays:
-        assert all(arrays[key].dtype != object for key in arrays.files)
+    results = arrays.load(chapters.load(name).Results, path, record(quick, name))
+    assert arrays.pack(results) == path.read_bytes()
+    with np.load(path, allow_pickle=False) as leaves:
+        assert all(leaves[key].dtype != object for key in leaves.files)
 
 
 def test_the_gallery_shows_every_figure_and_claim_without_the_network(quick):

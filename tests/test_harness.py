@@ -24,6 +24,7 @@ from experiments.harness import (
     Caption,
     Claim,
     UserError,
+    arrays,
     at_least,
     at_most,
     chapters,
@@ -184,20 +185,20 @@ def test_a_command_names_what_differs(toy):
 
 def test_arrays_have_a_key_a_leaf_and_come_back_under_their_names(toy):
     results = toy.run(toy.Config())
-    content = files.pack(results)
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+    content = arrays.pack(results)
+    with np.load(io.BytesIO(content), allow_pickle=False) as leaves:
         names = {"paths/geometric/alternating/total", "paths/geometric/plain/total", "count"}
-        assert set(arrays.files) == names
-    again = files.unpack(toy.Results, content, Path("toy.npz"))
+        assert set(leaves.files) == names
+    again = arrays.unpack(toy.Results, content, Path("toy.npz"))
     assert list(again.paths["geometric"]) == ["alternating", "plain"]
     jax.tree.map(np.testing.assert_array_equal, again, results)
-    assert files.pack(again) == content == files.pack(toy.run(toy.Config()))
+    assert arrays.pack(again) == content == arrays.pack(toy.run(toy.Config()))
 
 
 @pytest.mark.parametrize("damage", ["more", "less", "renamed", "no dict"])
 def test_arrays_of_another_version_are_refused(toy, damage):
-    with np.load(io.BytesIO(files.pack(toy.run(toy.Config())))) as arrays:
-        left = dict(arrays)
+    with np.load(io.BytesIO(arrays.pack(toy.run(toy.Config())))) as leaves:
+        left = dict(leaves)
     if damage == "more":
         left["paths/geometric/plain/more"] = np.zeros(1)
     else:
@@ -209,7 +210,7 @@ def test_arrays_of_another_version_are_refused(toy, damage):
     buffer = io.BytesIO()
     np.savez(buffer, **left)
     with pytest.raises(UserError, match=r"toy\.npz was saved by another version"):
-        files.unpack(toy.Results, buffer.getvalue(), Path("toy.npz"))
+        arrays.unpack(toy.Results, buffer.getvalue(), Path("toy.npz"))
 
 
 def test_pickled_arrays_are_not_executed(toy, tmp_path):
@@ -220,7 +221,7 @@ def test_pickled_arrays_are_not_executed(toy, tmp_path):
     buffer = io.BytesIO()
     np.savez(buffer, count=np.array([Bomb()], dtype=object))
     with pytest.raises(ValueError, match="allow_pickle"):
-        files.unpack(toy.Results, buffer.getvalue(), Path("toy.npz"))
+        arrays.unpack(toy.Results, buffer.getvalue(), Path("toy.npz"))
     assert not (tmp_path / "exploded").exists()
 
 
@@ -380,12 +381,12 @@ def test_results_of_another_config_or_damaged_ones_are_replaced(toy, tmp_path):
 
 def test_results_agree_but_for_rounding():
     ours = {"a": {"b": np.array([1.0, np.nan, np.inf])}, "flag": np.array([True, False])}
-    assert files.agree(ours, {"flag": ours["flag"], "a": {"b": ours["a"]["b"] * (1 + 1e-8)}})
-    assert not files.agree(ours, ours | {"flag": np.array([True, True])})
-    assert not files.agree(ours, ours | {"a": {"b": np.array([1.0, 1.0, np.inf])}})
-    assert not files.agree(ours, ours | {"a": {"b": ours["a"]["b"].astype(np.float32)}})
-    assert not files.agree(ours, ours | {"a": {"b": ours["a"]["b"][:2]}})
-    assert not files.agree(ours, ours | {"c": np.array(1.0)})
+    assert arrays.agree(ours, {"flag": ours["flag"], "a": {"b": ours["a"]["b"] * (1 + 1e-8)}})
+    assert not arrays.agree(ours, ours | {"flag": np.array([True, True])})
+    assert not arrays.agree(ours, ours | {"a": {"b": np.array([1.0, 1.0, np.inf])}})
+    assert not arrays.agree(ours, ours | {"a": {"b": ours["a"]["b"].astype(np.float32)}})
+    assert not arrays.agree(ours, ours | {"a": {"b": ours["a"]["b"][:2]}})
+    assert not arrays.agree(ours, ours | {"c": np.array(1.0)})
 
 
 def test_a_redrawn_figure_says_which_code_drew_it(toy, tmp_path, monkeypatch):

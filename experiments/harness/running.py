@@ -1,25 +1,21 @@
 """Running figures, drawing them, and where their files go."""
 
-import io
 import os
 import platform
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 
 import rlrazor
-from experiments.harness import files
+from experiments.harness import arrays, files, pictures
 from experiments.harness.chapters import BUILD, FIGURES, ROOT, arrays_name, load, recorded_config
 from experiments.harness.config import UserError, as_json, check_config, departures
 from experiments.harness.gallery import gallery
-from rlrazor.plotting import figure_style
 
 _RUNS: dict[tuple[str, Any], Any] = {}  # of this process: figures that borrow a run find it here
 
@@ -46,15 +42,15 @@ def execute(name: str, config: Any, out: Path | None = None) -> dict[str, Any]:
         _RUNS[shared] = jax.tree.map(np.asarray, figure.run(config))
     results = _RUNS[shared]
     saved = saved_run(name, stem, config)
-    reproduced = saved is not None and files.agree(results, saved[0])
+    reproduced = saved is not None and arrays.agree(results, saved[0])
     if saved is not None and reproduced:
-        (results, checksum), arrays = saved, {}
+        (results, checksum), written = saved, {}
     else:
-        content = files.pack(results)
-        checksum, arrays = files.sha256(content), {arrays_path(stem, name): content}
-    record, pictures = draw(name, config, results, checksum)
+        content = arrays.pack(results)
+        checksum, written = arrays.sha256(content), {arrays_path(stem, name): content}
+    written |= pictures.of(figure, config, results, stem)
     took = {"seconds": round(time.perf_counter() - start, 1), "reproduced": reproduced}
-    return save(name, stem, pictures, record, took | circumstances(), arrays)
+    return save(stem, written, record_of(name, config, results, checksum), took | circumstances())
 
 
 def saved_run(name: str, stem: Path, config: Any) -> tuple[Any, str] | None:
@@ -63,7 +59,7 @@ def saved_run(name: str, stem: Path, config: Any) -> tuple[Any, str] | None:
         record = files.load_record(stem.with_suffix(".json"))
         if recorded_config(record) != config:
             return None
-        return files.load_arrays(load(name).Results, arrays_path(stem, name), record), record["results_sha256"]
+        return arrays.load(load(name).Results, arrays_path(stem, name), record), record["results_sha256"]
     except UserError:
         return None
 
@@ -74,9 +70,9 @@ def replot(name: str, out: Path | None = None, *, quick: bool = False) -> dict[s
     stem = place(name, figure.Config.quick() if quick else figure.Config(), out)
     old = files.load_record(stem.with_suffix(".json"))
     config = recorded_config(old)
-    results = files.load_arrays(figure.Results, arrays_path(stem, name), old)
-    record, pictures = draw(name, config, results, old["results_sha256"])
-    return save(name, stem, pictures, record, files.load_run(stem), {})
+    results = arrays.load(figure.Results, arrays_path(stem, name), old)
+    record = record_of(name, config, results, old["results_sha256"])
+    return save(stem, pictures.of(figure, config, results, stem), record, files.load_run(stem))
 
 
 def arrays_path(stem: Path, name: str) -> Path:
@@ -84,19 +80,10 @@ def arrays_path(stem: Path, name: str) -> Path:
     return stem.with_name(Path(arrays_name(name)).name).with_suffix(".npz")
 
 
-def draw(name: str, config: Any, results: Any, checksum: str) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The record of a figure, and its pictures by ending."""
-    figure, away, pictures = load(name), departures(config), {}
-    with figure_style():
-        picture = figure.plot(config, results)
-        for ending, options in (("png", {"dpi": 200}), ("svg", {"metadata": {"Date": None}})):
-            buffer = io.BytesIO()
-            picture.savefig(buffer, format=ending, **options)
-            pictures[ending] = buffer.getvalue()
-        plt.close(picture)
-        if hasattr(figure, "animate"):
-            pictures["gif"] = animation_bytes(figure.animate(config, results))
-    record = {
+def record_of(name: str, config: Any, results: Any, checksum: str) -> dict[str, Any]:
+    """What a figure found, as JSON."""
+    figure, away = load(name), departures(config)
+    return {
         "name": name,
         "config": as_json(config),
         "departures": away,
@@ -104,27 +91,13 @@ def draw(name: str, config: Any, results: Any, checksum: str) -> tuple[dict[str,
         "claims": [claim.record(at_published=not away) for claim in figure.claims(config, results)],
         "results_sha256": checksum,
     }
-    return record, pictures
 
 
-def animation_bytes(animation: Any) -> bytes:
-    """The animation as a GIF that loops."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "animation.gif"
-        animation.save(path, writer="pillow", fps=12, dpi=80)
-        plt.close(animation._fig)
-        return path.read_bytes()
-
-
-def save(
-    name: str, stem: Path, pictures: dict[str, bytes], record: dict[str, Any], went: dict[str, Any], arrays: Any
-) -> dict[str, Any]:
-    """Write what was computed, then how it went, then the gallery."""
+def save(stem: Path, written: dict[Path, bytes], record: dict[str, Any], went: dict[str, Any]) -> dict[str, Any]:
+    """Write arrays and pictures, then what was found, then how it went, then the gallery."""
     went = went | {"drawn_by": revision()}
-    contents = arrays | {stem.with_suffix(f".{ending}"): content for ending, content in pictures.items()}
-    contents[stem.with_suffix(".json")] = files.to_json(record)
-    contents[stem.with_suffix(".run.json")] = files.to_json(went)
-    files.write_set(contents)
+    records = {stem.with_suffix(".json"): files.to_json(record), stem.with_suffix(".run.json"): files.to_json(went)}
+    files.write_set(written | records)
     root = stem.parent if stem.parent.name == stem.name else stem.parent.parent
     files.write_set({root / "index.html": gallery(root).encode()})
     return record | went

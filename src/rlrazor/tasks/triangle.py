@@ -90,7 +90,7 @@ def flows(log_ref: Policy, log_optimum: Policy, accept: Bool[Array, "3"], times:
     Example:
         >>> import jax, jax.numpy as jnp
         >>> log_ref, log_optimum = jnp.log(jnp.array([[0.3, 0.2, 0.5], [0.6, 0.3, 0.1]]))
-        >>> paths = jax.jit(flows)(log_ref, log_optimum, jnp.array([True, True, False]), jnp.array([0.0, 1.0]))
+        >>> paths = flows(log_ref, log_optimum, jnp.array([True, True, False]), jnp.array([0.0, 1.0]))
         >>> reverse = paths["reverse KL"]
         >>> bool(jnp.abs(reverse.natural - reverse.closed_form).max() < 1e-6)
         True

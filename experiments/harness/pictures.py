@@ -1,0 +1,34 @@
+"""Figures as bytes: PNG and SVG, and a GIF of those that move."""
+
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from rlrazor.plotting import figure_style
+
+
+def of(figure: Any, config: Any, results: Any, stem: Path) -> dict[Path, bytes]:
+    """The pictures of a figure, each under its path: the stem and an ending."""
+    pictures = {}
+    with figure_style():
+        picture = figure.plot(config, results)
+        for ending, options in (("png", {"dpi": 200}), ("svg", {"metadata": {"Date": None}})):
+            buffer = io.BytesIO()
+            picture.savefig(buffer, format=ending, **options)
+            pictures[stem.with_suffix(f".{ending}")] = buffer.getvalue()
+        plt.close(picture)
+        if hasattr(figure, "animate"):
+            pictures[stem.with_suffix(".gif")] = animation_bytes(figure.animate(config, results))
+    return pictures
+
+
+def animation_bytes(animation: Any) -> bytes:
+    """The animation as a GIF that loops."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "animation.gif"
+        animation.save(path, writer="pillow", fps=12, dpi=80)
+        plt.close(animation._fig)
+        return path.read_bytes()
