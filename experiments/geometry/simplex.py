@@ -106,23 +106,23 @@ class Results(NamedTuple):
 @checked_run
 def run(config: Config) -> Results:
     """All closed forms, and both flows of all three objectives."""
-    log_ref = jax.nn.log_softmax(jnp.log(jnp.array(config.ref)))
-    accept = jnp.array(config.accept)
-    log_optimum = rz.tilt(log_ref, jnp.array(config.reward), config.beta)
+    tilt, condition = jax.jit(rz.tilt), jax.jit(rz.condition)  # a program each, not one for every operation in them
+    log_ref, accept = jax.nn.log_softmax(jnp.log(jnp.array(config.ref))), jnp.array(config.accept)
+    log_optimum = tilt(log_ref, jnp.array(config.reward), config.beta)
     log_lattice, along = jnp.log(triangle.interior(config.resolution)), jnp.linspace(0.0, 1.0, config.num_points)
-    first, last = (rz.condition(log_ref, jnp.arange(3) == outcome) for outcome in np.flatnonzero(config.accept))
+    first, last = (condition(log_ref, jnp.arange(3) == outcome) for outcome in np.flatnonzero(config.accept))
     times = rz.log_times(config.first_time, config.end_time, config.num_times)
     return Results(
         optimum=jnp.exp(log_optimum),
-        projection=jnp.exp(rz.condition(log_ref, accept)),
+        projection=jnp.exp(condition(log_ref, accept)),
         lattice=jnp.exp(log_lattice),
-        lattice_drift=rz.drifts(log_lattice[:, None], log_ref[None]),
+        lattice_drift=jax.jit(rz.drifts)(log_lattice[:, None], log_ref[None]),
         geodesics={
-            FORWARD: jnp.exp(rz.m_geodesic(log_ref, log_optimum, along)),
-            REVERSE: jnp.exp(rz.e_geodesic(log_ref, log_optimum, along)),
+            FORWARD: jnp.exp(jax.jit(rz.m_geodesic)(log_ref, log_optimum, along)),
+            REVERSE: jnp.exp(jax.jit(rz.e_geodesic)(log_ref, log_optimum, along)),
         },
         flows=triangle.flows(log_ref, log_optimum, accept, times),
-        face=triangle.face(first, last, rz.condition(log_ref, accept), log_ref, along),
+        face=triangle.face(first, last, condition(log_ref, accept), log_ref, along),
         asymmetry=triangle.asymmetry(log_ref, config.small_radius, num_directions=config.num_directions),
         large_asymmetry=triangle.asymmetry(log_ref, config.large_radius, num_directions=config.num_directions),
     )

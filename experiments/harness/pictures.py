@@ -19,6 +19,7 @@ def of(figure: Any, config: Any, results: Any, stem: Path) -> dict[Path, bytes]:
             buffer = io.BytesIO()
             picture.savefig(buffer, format=ending, **options)
             pictures[stem.with_suffix(f".{ending}")] = buffer.getvalue()
+            picture.set_layout_engine("none")  # the second picture has the layout that the first has solved
         plt.close(picture)
         if hasattr(figure, "animate"):
             pictures[stem.with_suffix(".gif")] = animation_bytes(figure.animate(config, results))
@@ -26,7 +27,9 @@ def of(figure: Any, config: Any, results: Any, stem: Path) -> dict[Path, bytes]:
 
 
 def animation_bytes(animation: Any) -> bytes:
-    """The animation as a GIF that loops."""
+    """The animation as a GIF that loops, every frame in the layout of the first."""
+    animation._fig.canvas.draw()
+    animation._fig.set_layout_engine("none")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "animation.gif"
         animation.save(path, writer="pillow", fps=12, dpi=80)

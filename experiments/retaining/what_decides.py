@@ -173,8 +173,6 @@ def animate(config: Config, results: Results) -> FuncAnimation:
             shown.append((flow, line, text))
         ax.legend(loc="upper right")
     axes[0].set_ylim(0, 1.2 * axes[0].get_ylim()[1])
-    figure.canvas.draw()
-    figure.set_layout_engine("none")  # laid out once, not for every frame
 
     def update(frame: int) -> list[Artist]:
         row = min(frame, config.num_frames - 1)
