@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Integer, Shaped
 
 Leaves: TypeAlias = list[Any]
 
@@ -155,7 +155,13 @@ def grid(**axes: Shaped[Array, "..."] | Shaped[np.ndarray, "..."]) -> Grid:
             raise ValueError(f"{name} must be an axis [points, ...], got a single number")
     shape = tuple(len(axis) for axis in values.values())
     places = np.indices(shape).reshape(len(shape), math.prod(shape))
-    return Grid({name: axis[place] for (name, axis), place in zip(values.items(), places, strict=True)}, shape)
+    return Grid({name: _at(axis, place) for (name, axis), place in zip(values.items(), places, strict=True)}, shape)
+
+
+@jax.jit
+def _at(axis: Shaped[Array, "points ..."], places: Integer[Array, " runs"]) -> Shaped[Array, "runs ..."]:
+    """The values at the places, by one program for all the operations of an index."""
+    return axis[places]
 
 
 def _chunks(runs: int, most: int) -> list[range]:
