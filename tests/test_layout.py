@@ -9,7 +9,7 @@ from rlrazor.methods import METHODS
 
 SOURCE = Path(__file__).parent.parent / "src" / "rlrazor"
 FLOORS = [
-    {"_numerics", "_types", "checks"},
+    {"_numerics", "_trees", "_types", "checks"},
     {"divergences"},
     {"tilting"},
     {"geometry"},

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rlrazor._numerics import log_sum
+from rlrazor._trees import with_start
 from rlrazor._types import LogProbs, Number, Policy
 from rlrazor.policies import softmax_policy
 from rlrazor.tilting import condition
@@ -219,5 +220,5 @@ def _mixture(log_weights: Float[Array, " components"], log_components: Float[Arr
 
 def _from_start(params: Any, path: Any, policy: Callable[[Any], Float[Array, "..."]]) -> EMPath:
     """The path with its start in front, and the policies along it."""
-    whole = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), params, path)
+    whole = with_start(params, path)
     return EMPath(whole, jax.vmap(policy)(whole))

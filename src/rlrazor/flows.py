@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from rlrazor._numerics import expectation, expm1_ratio, log1p_ratio, log_blend, log_mix, log_normalize, reciprocal
+from rlrazor._trees import rows_by_name
 from rlrazor._types import LogProbs, Number, Params, Policy, Rewards
 from rlrazor.checks import boolean_array, floating_array, nonnegative, outcome_arrays
 from rlrazor.geometry import log_pool
@@ -518,7 +519,7 @@ def gradient_flows(
         return gradient_flow(objective, params, times, policy=policy, natural=natural, stop=stop)
 
     paths = jax.lax.map(flow, jnp.arange(len(branches)))
-    return {name: jax.tree.map(lambda leaf, row=row: leaf[row], paths) for row, name in enumerate(objectives)}
+    return rows_by_name(objectives, paths)
 
 
 def log_times(first: Number, last: Number, num: int) -> Float[Array, " times"]:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key, PyTree
 
+from rlrazor._trees import with_start
 from rlrazor._types import Params
 
 
@@ -59,4 +59,4 @@ def train(
         return (following, state), record(following)
 
     _, path = jax.lax.scan(update, (params, optimizer.init(params)), jax.random.split(key, num_steps))
-    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), record(params), path)
+    return with_start(record(params), path)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from rlrazor._trees import rows_by_name
 from rlrazor._types import Number
 from rlrazor.flows import gradient_flows
 from rlrazor.forgetting import forward_drift, success_rate, value_at_crossing
@@ -227,4 +228,4 @@ def train_to(
         return Run(success, drift, value_at_crossing(success, drift, level))
 
     runs = jax.lax.map(training, jnp.arange(len(methods)))
-    return {method: jax.tree.map(lambda leaf, row=row: leaf[row], runs) for row, method in enumerate(methods)}
+    return rows_by_name(methods, runs)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from rlrazor._trees import rows_by_name
 from rlrazor.divergences import kl_divergence
 from rlrazor.forgetting import Drifts, success_rate
 from rlrazor.methods import GRPO, ORACLE_SFT, REINFORCE, SFT, SFT_1, SIMPO, Problem, plus_kl
@@ -261,7 +262,7 @@ def fine_tune(
         return checkpoints
 
     found = jax.lax.map(training, jnp.arange(len(branches)))
-    return {method: jax.tree.map(lambda leaf, row=row: leaf[row], found) for row, method in enumerate(losses)}
+    return rows_by_name(losses, found)
 
 
 def _unit(rows: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from rlrazor._trees import rows_by_name
 from rlrazor.divergences import kl_divergence
 from rlrazor.flows import gradient_flow
 from rlrazor.policies import GaussianMixture, mixture_policy
@@ -218,7 +219,7 @@ def exact_flows(
 
     reverse = {FORWARD: 0.0, REVERSE: 1.0}
     flows = jax.lax.map(flow, jnp.array([reverse[direction] for direction in DIRECTIONS], outcomes.dtype))
-    return {direction: jax.tree.map(lambda leaf, row=row: leaf[row], flows) for row, direction in enumerate(DIRECTIONS)}
+    return rows_by_name(DIRECTIONS, flows)
 
 
 class Frames(NamedTuple):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rlrazor._trees import with_start
 from rlrazor.policies import gaussian_log_density
 from rlrazor.tasks.two_mode.published import Run, published_reward
 from rlrazor.tasks.two_mode.world import FORWARD, Mixture, Scalar, Setting, check_direction, path_gain_and_drop
@@ -78,7 +79,7 @@ def forward_kl_recursion(setting: Setting, learning_rate: Scalar, slow_factor: S
 
     start = (setting.init.means[-1], setting.init.scales[-1])
     _, path = jax.lax.scan(update, start, length=num_steps)
-    means, scales = (jnp.concatenate([first[None], rest]) for first, rest in zip(start, path, strict=True))
+    means, scales = with_start(start, path)
     new_weight = 1 - setting.init.old_weights
     elapsed = learning_rate * slow_factor * jnp.arange(num_steps + 1, dtype=means.dtype)[:, None]
     return _with_old_mode(setting, 1 - jnp.sqrt(new_weight[None] ** 2 + 2 * elapsed), means, scales)
@@ -133,8 +134,7 @@ def reverse_kl_recursion(
 
     start = Mixture(setting.init.old_weights, setting.init.means[-1], setting.init.scales[-1])
     _, path = jax.lax.scan(update, start, length=num_steps)
-    path = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, path)
-    return _with_old_mode(setting, *path)
+    return _with_old_mode(setting, *with_start(start, path))
 
 
 def _with_old_mode(
