@@ -140,7 +140,7 @@ def print_list() -> None:
     """Every figure with its caption, by chapter."""
     table = Table("figure", "what it shows", box=None)
     for name in chapters.names():
-        table.add_row(name, chapters.title(name))
+        table.add_row(name, chapters.title(chapters.load(name)))
     Console().print(table)
 
 

@@ -42,9 +42,9 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"experiments.{name.replace('/', '.')}")
 
 
-def title(name: str) -> str:
-    """The first line of the figure's docstring."""
-    return (load(name).__doc__ or "").strip().splitlines()[0]
+def title(module: ModuleType) -> str:
+    """The first line of the docstring of a figure or a chapter."""
+    return (module.__doc__ or "").strip().splitlines()[0]
 
 
 def arrays_name(name: str) -> str:

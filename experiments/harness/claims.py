@@ -118,7 +118,12 @@ def as_json_number(value: SupportsFloat) -> float | str:
 
 def fails(record: dict[str, Any]) -> list[dict[str, Any]]:
     """The claims of a record that apply and do not hold."""
-    return [claim for claim in record["claims"] if claim["verdict"] not in ("holds", "not applicable")]
+    return [claim for claim in record["claims"] if not passes(claim)]
+
+
+def passes(claim: dict[str, Any]) -> bool:
+    """Whether a recorded claim holds, or does not apply."""
+    return claim["verdict"] in ("holds", "not applicable")
 
 
 def summary(record: dict[str, Any]) -> str:

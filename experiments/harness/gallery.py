@@ -87,7 +87,6 @@ def _row(claim: dict[str, Any]) -> str:
     """One claim of a figure."""
     notes = "".join(f"<br>{html.escape(text)}" for text in (claim["source"], claim["note"]) if text)
     cells = [f"{html.escape(claim['statement'])}<span class=small>{notes}</span>", html.escape(claim["expected"])]
-    good = claim["verdict"] in ("holds", "not applicable")
-    verdict = f"<span class={'yes' if good else 'no'}>{claim['verdict']}</span>"
+    verdict = f"<span class={'yes' if claims.passes(claim) else 'no'}>{claim['verdict']}</span>"
     control = f"{html.escape(claim['control'])}: {number(claim['control_measured'])}"
     return "<tr>" + "".join(f"<td>{c}</td>" for c in (*cells, number(claim["measured"]), verdict, control)) + "</tr>"

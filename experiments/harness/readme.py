@@ -45,23 +45,22 @@ def table(records: dict[str, dict[str, Any]], seconds: dict[str, dict[str, float
     """A row a figure, by chapter, with the seconds of its published and its quick run."""
     lines = []
     for chapter in CHAPTERS:
-        lines += [f"### {title_of(chapter)}", "", "| | figure | claims | command | seconds | `--quick` |"]
+        lines += [
+            f"### {title(chapter_module(chapter)).rstrip('.')}",
+            "",
+            "| | figure | claims | command | seconds | `--quick` |",
+        ]
         lines += ["|---|---|---|---|---|---|"]
         for name in names(chapter):
             picture = f'<a href="figures/{name}.png"><img src="figures/{name}.png" width="180"></a>'
             took = [f"{seconds[name][size]:.0f}" if name in seconds else "" for size in ("published", "quick")]
             counted = claims.summary(records[name]).removesuffix(" claims hold")
-            lines.append(f"| {picture} | {title(name).rstrip('.')} | {counted} | `{command(records[name])}` | "
+            lines.append(f"| {picture} | {title(load(name)).rstrip('.')} | {counted} | `{command(records[name])}` | "
                          f"{took[0]} | {took[1]} |")  # fmt: skip
         lines.append("")
     totals = [sum(entry[size] for entry in seconds.values()) for size in ("published", "quick")]
     lines.append(f"All of them: `make figures`, {totals[0]:.0f} s; `make smoke`, {totals[1]:.0f} s.")
     return "\n".join(lines) + "\n"
-
-
-def title_of(chapter: str) -> str:
-    """The first line of the chapter's docstring."""
-    return (chapter_module(chapter).__doc__ or "").strip().splitlines()[0].rstrip(".")
 
 
 def saved_seconds(figures: Path) -> dict[str, dict[str, float]]:

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import matplotlib
@@ -18,6 +18,14 @@ from experiments.harness.config import UserError, as_json, check_config, departu
 from experiments.harness.gallery import gallery
 
 _RUNS: dict[tuple[str, Any], Any] = {}  # of this process: figures that borrow a run find it here
+
+
+class Run(NamedTuple):
+    """A config, what came out of it, and what the record recognises its arrays by."""
+
+    config: Any
+    results: Any
+    checksum: str
 
 
 def place(name: str, config: Any, out: Path | None) -> Path:
@@ -41,38 +49,41 @@ def execute(name: str, config: Any, out: Path | None = None) -> dict[str, Any]:
         _RUNS.clear()
         _RUNS[shared] = jax.tree.map(np.asarray, figure.run(config))
     results = _RUNS[shared]
-    saved = saved_run(name, stem, config)
-    reproduced = saved is not None and arrays.agree(results, saved[0])
-    if saved is not None and reproduced:
-        (results, checksum), written = saved, {}
+    earlier = reproduced(name, stem, config, results)
+    if earlier is not None:
+        found, written = earlier, {}
     else:
         content = arrays.pack(results)
-        checksum, written = arrays.sha256(content), {arrays_path(stem, name): content}
-    written |= pictures.of(figure, config, results, stem)
-    took = {"seconds": round(time.perf_counter() - start, 1), "reproduced": reproduced}
-    return save(stem, written, record_of(name, config, results, checksum), took | circumstances())
+        found, written = Run(config, results, arrays.sha256(content)), {arrays_path(stem, name): content}
+    written |= pictures.of(figure, config, found.results, stem)
+    took = {"seconds": round(time.perf_counter() - start, 1), "reproduced": earlier is not None}
+    return save(stem, written, record_of(name, found), took | circumstances())
 
 
-def saved_run(name: str, stem: Path, config: Any) -> tuple[Any, str] | None:
-    """Results of an earlier run of the same config, and their checksum; None if they are not there, whole and ours."""
+def saved_run(name: str, stem: Path) -> Run:
+    """What an earlier run left."""
+    record = files.load_record(stem.with_suffix(".json"))
+    config = recorded_config(record)
+    results = arrays.load(load(name).Results, arrays_path(stem, name), record)
+    return Run(config, results, record["results_sha256"])
+
+
+def reproduced(name: str, stem: Path, config: Any, results: Any) -> Run | None:
+    """The earlier run of the same config with which the results agree; None if there is none, whole."""
     try:
-        record = files.load_record(stem.with_suffix(".json"))
-        if recorded_config(record) != config:
-            return None
-        return arrays.load(load(name).Results, arrays_path(stem, name), record), record["results_sha256"]
+        earlier = saved_run(name, stem)
     except UserError:
         return None
+    return earlier if earlier.config == config and arrays.agree(results, earlier.results) else None
 
 
 def replot(name: str, out: Path | None = None, *, quick: bool = False) -> dict[str, Any]:
     """Draw a figure again from its saved arrays; claims are measured again."""
     figure = load(name)
     stem = place(name, figure.Config.quick() if quick else figure.Config(), out)
-    old = files.load_record(stem.with_suffix(".json"))
-    config = recorded_config(old)
-    results = arrays.load(figure.Results, arrays_path(stem, name), old)
-    record = record_of(name, config, results, old["results_sha256"])
-    return save(stem, pictures.of(figure, config, results, stem), record, files.load_run(stem))
+    found = saved_run(name, stem)
+    drawn = pictures.of(figure, found.config, found.results, stem)
+    return save(stem, drawn, record_of(name, found), files.load_run(stem))
 
 
 def arrays_path(stem: Path, name: str) -> Path:
@@ -80,16 +91,16 @@ def arrays_path(stem: Path, name: str) -> Path:
     return stem.with_name(Path(arrays_name(name)).name).with_suffix(".npz")
 
 
-def record_of(name: str, config: Any, results: Any, checksum: str) -> dict[str, Any]:
+def record_of(name: str, run: Run) -> dict[str, Any]:
     """What a figure found, as JSON."""
-    figure, away = load(name), departures(config)
+    figure, away = load(name), departures(run.config)
     return {
         "name": name,
-        "config": as_json(config),
+        "config": as_json(run.config),
         "departures": away,
-        "caption": str(figure.caption(config, results)),
-        "claims": [claim.record(at_published=not away) for claim in figure.claims(config, results)],
-        "results_sha256": checksum,
+        "caption": str(figure.caption(run.config, run.results)),
+        "claims": [claim.record(at_published=not away) for claim in figure.claims(run.config, run.results)],
+        "results_sha256": run.checksum,
     }
 
 
