@@ -45,12 +45,15 @@ def test_in_an_exponential_family_every_step_matches_the_mean_of_the_successes()
     accept = jnp.array([True, True, False, True])
     found = quick_jit(lambda log_ref: exponential_family(log_ref, accept, jnp.array([-1.0, 2.0]), 30))(log(base))
     strength, success, drift = 0.0, [], []
+
+    def strength_of(mean):
+        return brentq(lambda x: softmax(np.log(base) + x * y) @ y - mean, -30, 30, xtol=1e-14)
+
     for _ in range(31):
         p = softmax(np.log(base) + strength * y)
         success.append(1 - p[2])
         drift.append(kl(p, base))
-        mean = np.where(y != 2, p, 0) @ y / (1 - p[2])
-        strength = brentq(lambda x: softmax(np.log(base) + x * y) @ y - mean, -30, 30, xtol=1e-14)  # noqa: B023
+        strength = strength_of(np.where(y != 2, p, 0) @ y / (1 - p[2]))
     np.testing.assert_allclose(found.em.success, success, rtol=1e-9)
     np.testing.assert_allclose(found.em.drift, drift, rtol=0, atol=1e-9)
     for row, x in enumerate((-1.0, 2.0)):
