@@ -3,6 +3,8 @@
     method            exact loss                                sampled loss
     SFT, SFT 1, ...   sft_loss(policy, its demonstrations)      reinforce_loss(log_prob, 1) on demonstrations
     oracle SFT        the same on ref(. | S)                    the same
+    DFT               -E_demonstrations[policy(y)]              reinforce_loss(log_prob, policy(y)) on demonstrations
+    exact RL          -expected_reward                          the same, which is exact over the outcomes
     SimPO             expected_simpo_loss                       simpo_loss on pairs
     REINFORCE         -expected_reward                          reinforce_loss(log_prob, reward)
     RLOO              -expected_reward                          reinforce_loss(log_prob, rloo_advantage(reward))
@@ -11,7 +13,9 @@
     ... + KL          + beta KL(policy || ref)                  + the same, which is exact over the outcomes
 
 The reward is 1 inside the success set S and 0 outside. A name ending in "+ replay" adds the SFT loss on the old task,
-of which a `Problem` knows nothing: the world that has an old task adds it. Conventions as in `rlrazor.divergences`.
+of which a `Problem` knows nothing: the world that has an old task adds it. DFT is SFT with every demonstration weighted
+by its probability, held fixed (Wu et al., arXiv:2508.05629): a policy gradient whose reward is the demonstrator's
+probability. Conventions as in `rlrazor.divergences`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,11 +42,13 @@ from rlrazor.policies import inverse_cdf
 from rlrazor.tilting import condition
 
 SFT, SFT_1, SFT_2, ORACLE_SFT, DISTILLED_GRPO = "SFT", "SFT 1", "SFT 2", "oracle SFT", "distilled GRPO"
+UNIFORM_SFT, DFT = "uniform SFT", "DFT"
 SIMPO = "SimPO"
+EXACT_RL = "exact RL"
 REINFORCE, RLOO, DR_GRPO, GRPO = "REINFORCE", "RLOO", "Dr. GRPO", "GRPO"
 
-IMITATION = (SFT, SFT_1, SFT_2, ORACLE_SFT, DISTILLED_GRPO)
-POLICY_GRADIENT = (REINFORCE, RLOO, DR_GRPO, GRPO)
+IMITATION = (SFT, SFT_1, SFT_2, UNIFORM_SFT, ORACLE_SFT, DISTILLED_GRPO, DFT)
+POLICY_GRADIENT = (EXACT_RL, REINFORCE, RLOO, DR_GRPO, GRPO)
 _PLAIN = (*IMITATION, SIMPO, *POLICY_GRADIENT)
 _KL, _REPLAY = " + KL", " + replay"
 
@@ -155,7 +161,7 @@ def exact_loss(method: str, problem: Problem) -> Callable[[LogProbs], PerRow]:
         >>> exact_loss("GRP0", problem)
         Traceback (most recent call last):
         ...
-        ValueError: unknown method 'GRP0'; there are SFT, SFT 1, SFT 2, oracle SFT, distilled GRPO, SimPO, REINFORCE, RLOO, Dr. GRPO, GRPO, each also with + KL
+        ValueError: unknown method 'GRP0'; there are SFT, SFT 1, SFT 2, uniform SFT, oracle SFT, distilled GRPO, DFT, SimPO, exact RL, REINFORCE, RLOO, Dr. GRPO, GRPO, each also with + KL
     """  # noqa: E501  (the error is one line)
     plain = _plain(method)
     target = problem.log_ref if plain in POLICY_GRADIENT else demonstrator(plain, problem)
@@ -171,6 +177,8 @@ def exact_loss(method: str, problem: Problem) -> Callable[[LogProbs], PerRow]:
             return -expected_reward(log_policy, reward)
         if plain == SIMPO:
             return expected_simpo_loss(log_policy, target, rejected, problem.simpo_beta, problem.simpo_margin)
+        if plain == DFT:
+            return -expected_reward(log_policy, jnp.exp(target))
         return sft_loss(log_policy, target)
 
     def penalized(log_policy: LogProbs) -> PerRow:
@@ -247,6 +255,8 @@ def sampled_loss(
         def log_prob(answers: Array) -> Float[Array, "..."]:
             return jnp.take_along_axis(log_policy, answers, axis=-1)
 
+        if plain == EXACT_RL:
+            return exact_loss(plain, problem)(log_policy)
         if plain in POLICY_GRADIENT:
             own = inverse_cdf(log_policy, uniform)
             reward = jnp.take_along_axis(problem.accept, own, axis=-1).astype(log_policy.dtype)
@@ -256,7 +266,7 @@ def sampled_loss(
             if other is None:
                 raise ValueError("SimPO needs uniform numbers for its rejected answers, too")
             return simpo_loss(right, log_prob(inverse_cdf(rejected, other)), problem.simpo_beta, problem.simpo_margin)
-        return reinforce_loss(right, jnp.ones_like(right))
+        return reinforce_loss(right, jnp.exp(right) if plain == DFT else jnp.ones_like(right))
 
     def penalized(
         log_policy: LogProbs, uniform: Float[Array, "..."], other: Float[Array, "..."] | None = None

@@ -1,0 +1,451 @@
+"""A base that was pretrained under all rules, fine-tuned under some, and what the walker then does under each."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from rlrazor.divergences import kl_divergence
+from rlrazor.methods import SFT
+from rlrazor.policies import inverse_cdf
+from rlrazor.tasks.navigation.methods import Demonstration, Scalar, method_index, weighted_loss, weights
+from rlrazor.tasks.navigation.network import Answers, Params, Size, answers, init_network
+from rlrazor.tasks.navigation.verifier import Scores, exact_scores
+from rlrazor.tasks.navigation.world import (
+    FORWARD,
+    STOP,
+    States,
+    expert_states,
+    listed_actions,
+    num_actions,
+    sample_routes,
+)
+
+SGD, MOMENTUM, ADAM = "SGD", "momentum", "Adam"
+OPTIMIZERS = (SGD, MOMENTUM, ADAM)
+
+Carry: TypeAlias = tuple[Params, tuple[Any, ...]]
+
+
+class World(NamedTuple):
+    """The city as the walker learns it.
+
+    Attributes:
+        train: states of the expert on the routes of training, `[states]`.
+        test: those on held-out routes, `[routes, steps]`.
+        style: the demonstrator's word of style is the largest entry of observation @ style, `[features, styles]`.
+    """
+
+    train: States
+    test: States
+    style: Float[Array, "features styles"]
+
+
+class Batch(NamedTuple):
+    """Some states, and the rule in force at each.
+
+    Attributes:
+        observation: `[batch, features]`.
+        actions: the right one under each rule, `[batch, rules]`.
+        rule: in force, `[batch]`.
+    """
+
+    observation: Float[Array, "batch features"]
+    actions: Int[Array, "batch rules"]
+    rule: Int[Array, " batch"]
+
+
+class Setting(NamedTuple):
+    """One fine-tuning; every field has a leading axis `[runs]` in a sweep.
+
+    Attributes:
+        method: index into `METHODS`, a scalar.
+        optimizer: index into `OPTIMIZERS`, a scalar.
+        rate: learning rate, a scalar.
+        prompts: share of the prompts under each rule, `[rules]`.
+        styled: whether answers have a word of style, which no verifier reads, a scalar.
+        masked: whether the softmax runs over the actions of the rule's list alone, a scalar.
+        sft_steps: updates of SFT before the method begins, with an optimizer of its own, a scalar.
+        record: updates of the method after which the walker is measured, increasing from 0 on, `[records]`.
+        base: which of the bases to start from, a scalar.
+        key: randomness, a scalar.
+    """
+
+    method: Int[Array, "*runs"]
+    optimizer: Int[Array, "*runs"]
+    rate: Float[Array, "*runs"]
+    prompts: Float[Array, "*runs rules"]
+    styled: Bool[Array, "*runs"]
+    masked: Bool[Array, "*runs"]
+    sft_steps: Int[Array, "*runs"]
+    record: Int[Array, "*runs records"]
+    base: Int[Array, "*runs"]
+    key: Key[Array, "*runs"]
+
+
+class Measures(NamedTuple):
+    """A walker on held-out routes under each rule, and how far it is from its base.
+
+    Attributes:
+        scores: with the answers that are right under the rule, `[..., rules]` each.
+        by_first_rule: the published accuracy where rule 0 is scored whatever rule is stated, `[..., rules]`.
+        obedience: probability of the actions that the rule lists, where a turn is due, `[..., rules]`.
+        forward: KL(base || policy) of whole answers in nats a state, `[..., rules]`.
+        reverse: KL(policy || base), `[..., rules]`.
+        reverse_of_actions: what actions, without style, contribute to it, `[..., rules]`.
+        weights: Euclidean distance from the base's parameters, `[...]`.
+    """
+
+    scores: Scores
+    by_first_rule: Float[Array, "*batch rules"]
+    obedience: Float[Array, "*batch rules"]
+    forward: Float[Array, "*batch rules"]
+    reverse: Float[Array, "*batch rules"]
+    reverse_of_actions: Float[Array, "*batch rules"]
+    weights: Float[Array, "*batch"]
+
+
+def make_world(
+    key: Key[Array, ""],
+    *,
+    num_rules: int = 2,
+    num_styles: int = 16,
+    num_turns: int = 3,
+    num_train: int = 1000,
+    num_test: int = 100,
+) -> World:
+    """A city, its routes, and a demonstrator with a style of its own.
+
+    Args:
+        key: randomness; the same key gives the same world.
+        num_rules: how many of the `RULES` there are, static.
+        num_styles: words of style, static.
+        num_turns: of each route, static.
+        num_train: routes of training, static; 1,000 as published.
+        num_test: held-out routes in the same city, static.
+
+    Returns:
+        The `World`; it cannot be made under `jit`, for its number of states depends on the key.
+
+    Raises:
+        ValueError: see `sample_routes` and `num_actions`.
+
+    Example:
+        >>> import jax
+        >>> world = make_world(jax.random.key(0), num_train=50, num_test=5)
+        >>> world.test.observation.shape, world.style.shape
+        ((5, 13, 66), (66, 16))
+    """
+    sizes = {"num_rules": num_rules, "num_turns": num_turns, "num_train": num_train, "num_test": num_test}
+    train, test, style = _padded(key, num_styles=num_styles, **sizes)
+    rows = np.flatnonzero(np.asarray(train.valid))
+    return World(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[rows], train), test, style)
+
+
+@partial(jax.jit, static_argnames=("num_rules", "num_styles", "num_turns", "num_train", "num_test"))
+def _padded(
+    key: Key[Array, ""], *, num_rules: int, num_styles: int, num_turns: int, num_train: int, num_test: int
+) -> tuple[States, States, Float[Array, "features styles"]]:
+    """The world before the states that no route has are left out."""
+    of_routes, of_style = jax.random.split(key)
+    routes = sample_routes(of_routes, num_train + num_test, num_turns=num_turns)
+    states = expert_states(routes, num_rules=num_rules)
+    train, test = (jax.tree.map(lambda leaf, p=part: leaf[p], states) for part in (slice(num_train), slice(num_train, None)))
+    return train, test, jax.random.normal(of_style, (states.observation.shape[-1], num_styles))
+
+
+def network_size(world: World, width: int = 128) -> Size:
+    """The size of a network for a world.
+
+    Args:
+        world: the city.
+        width: of the hidden layers.
+
+    Returns:
+        The `Size`.
+
+    Example:
+        >>> import jax
+        >>> network_size(make_world(jax.random.key(0), num_train=5, num_test=5))
+        Size(features=66, rules=2, actions=14, styles=16, width=128)
+    """
+    (features, styles), num_rules = world.style.shape, world.train.action.shape[-1]
+    return Size(features, num_rules, num_actions(num_rules), styles, width)
+
+
+def draw_batch(world: World, prompts: Float[Array, " rules"], key: Key[Array, ""], batch_size: int) -> Batch:
+    """States of the expert, uniformly, each under a rule drawn for it.
+
+    Args:
+        world: the city.
+        prompts: share of the prompts under each rule, `[rules]`.
+        key: randomness.
+        batch_size: static.
+
+    Returns:
+        The `Batch`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> world = make_world(jax.random.key(0), num_train=50, num_test=5)
+        >>> draw_batch(world, jnp.array([0.0, 1.0]), jax.random.key(1), 4).rule.tolist()
+        [1, 1, 1, 1]
+    """
+    of_rows, of_rules = jax.random.split(key)
+    rows = jax.random.randint(of_rows, (batch_size,), 0, len(world.train.valid))
+    rule = inverse_cdf(jnp.log(prompts), jax.random.uniform(of_rules, (batch_size,), prompts.dtype))
+    return Batch(world.train.observation[rows], world.train.action[rows], rule)
+
+
+def demonstration(world: World, batch: Batch) -> Demonstration:
+    """The right action under the rule in force, and a word of style that a random linear code of the state chooses.
+
+    Args:
+        world: the city.
+        batch: states and rules.
+
+    Returns:
+        The `Demonstration`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> world = make_world(jax.random.key(0), num_train=50, num_test=5)
+        >>> batch = draw_batch(world, jnp.array([1.0, 0.0]), jax.random.key(1), 4)
+        >>> bool((demonstration(world, batch).action == batch.actions[:, 0]).all())
+        True
+    """
+    action = jnp.take_along_axis(batch.actions, batch.rule[:, None], axis=-1)[:, 0]
+    return Demonstration(action, jnp.argmax(batch.observation @ world.style, axis=-1))
+
+
+def base_answers(world: World, size: Size, batch: Batch, unsure: Scalar, leak: Scalar) -> Float[Array, "batch actions"]:
+    """What the base is taught to answer: obedient in its vocabulary, unsure in content.
+
+    The right action has probability 1 - unsure - leak; the actions that the rule lists share `unsure`, and the word that
+    would be right under the next rule has `leak`.
+
+    Args:
+        world: the city.
+        size: of the network, static.
+        batch: states and rules.
+        unsure: in [0, 1].
+        leak: in [0, 1 - unsure].
+
+    Returns:
+        Probabilities of the actions, `[batch, actions]`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> world = make_world(jax.random.key(0), num_train=50, num_test=5)
+        >>> batch = draw_batch(world, jnp.array([0.0, 1.0]), jax.random.key(1), 4)
+        >>> target = base_answers(world, network_size(world), batch, jnp.array(0.24), jnp.array(0.1))
+        >>> print(target.sum(-1), target[0, 0].round(2))  # forward: 1 - 0.24 - 0.1 + 0.24 / 6 + 0.1
+        [1. 1. 1. 1.] 0.8
+    """
+    listed = jnp.asarray(listed_actions(size.rules))[batch.rule].astype(unsure.dtype)
+    following = jnp.remainder(batch.rule + 1, size.rules)
+    right, other = (
+        jax.nn.one_hot(jnp.take_along_axis(batch.actions, rule[:, None], axis=-1)[:, 0], size.actions)
+        for rule in (batch.rule, following)
+    )
+    return (1 - unsure - leak) * right + unsure * listed / listed.sum(-1, keepdims=True) + leak * other
+
+
+def pretrain(
+    world: World,
+    size: Size,
+    key: Key[Array, ""],
+    unsure: Scalar,
+    leak: Scalar,
+    *,
+    num_steps: int,
+    rate: float = 3e-3,
+    batch_size: int = 256,
+) -> Params:
+    """A base that knows all rules: Adam, at a rate that falls to zero along a cosine, on `base_answers` in any style.
+
+    Args:
+        world: the city.
+        size: of the network, static.
+        key: randomness.
+        unsure: see `base_answers`.
+        leak: see `base_answers`.
+        num_steps: updates, static.
+        rate: learning rate of Adam at the start.
+        batch_size: states of an update, static.
+
+    Returns:
+        Parameters of the base.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> world = make_world(jax.random.key(0), num_train=50, num_test=5)
+        >>> params = pretrain(
+        ...     world, network_size(world), jax.random.key(1), jnp.array(0.25), jnp.array(0.0), num_steps=1
+        ... )
+        >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+        29214
+    """
+    start, draws = jax.random.split(key)
+    optimizer = optax.adam(optax.cosine_decay_schedule(rate, num_steps))
+    evenly = jnp.full(size.rules, 1 / size.rules)
+
+    def loss(params: Params, key: Key[Array, ""]) -> Scalar:
+        batch = draw_batch(world, evenly, key, batch_size)
+        policy = answers(params, size, batch.observation, batch.rule)
+        target = base_answers(world, size, batch, unsure, leak)
+        return -((target * policy.log_action).sum(-1) + policy.log_style.mean(-1)).mean()
+
+    def update(step: Int[Array, ""], carry: tuple[Params, Any]) -> tuple[Params, Any]:
+        params, state = carry
+        updates, state = optimizer.update(jax.grad(loss)(params, jax.random.fold_in(draws, step)), state)
+        return optax.apply_updates(params, updates), state
+
+    params = init_network(size, start)
+    pretrained: Params = jax.lax.fori_loop(0, num_steps, update, (params, optimizer.init(params)))[0]
+    return pretrained
+
+
+def fine_tune(
+    world: World, size: Size, bases: Params, setting: Setting, *, batch_size: int = 128, group_size: int = 8
+) -> Measures:
+    """One fine-tuning, and the walker on its way.
+
+    Args:
+        world: the city.
+        size: of the network, static.
+        bases: their parameters, every leaf `[bases, ...]`.
+        setting: what to run, without a leading axis.
+        batch_size: states of an update, static.
+        group_size: samples of each, of the methods that sample, static.
+
+    Returns:
+        The `Measures` at the records, each `[records, ...]`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from rlrazor.methods import GRPO
+        >>> world = make_world(jax.random.key(0), num_train=50, num_test=5)
+        >>> size = network_size(world)
+        >>> bases = jax.tree.map(lambda leaf: leaf[None], init_network(size, jax.random.key(1)))
+        >>> setting = Setting(
+        ...     method=jnp.array(method_index(GRPO)),
+        ...     optimizer=jnp.array(OPTIMIZERS.index(MOMENTUM)),
+        ...     rate=jnp.array(0.05),
+        ...     prompts=jnp.array([1.0, 0.0]),
+        ...     styled=jnp.array(True),
+        ...     masked=jnp.array(False),
+        ...     sft_steps=jnp.array(0),
+        ...     record=jnp.array([0, 2]),
+        ...     base=jnp.array(0),
+        ...     key=jax.random.key(2),
+        ... )
+        >>> path = jax.jit(lambda bases, setting: fine_tune(world, size, bases, setting))(bases, setting)
+        >>> path.scores.per_step.shape, float(path.weights[0]), bool(path.weights[1] > 0)
+        ((2, 2), 0.0, True)
+    """
+    base = jax.tree.map(lambda leaf: leaf[setting.base], bases)
+    walker = partial(_answers, size, setting.masked)
+    optimizers = (optax.sgd(setting.rate), optax.sgd(setting.rate, momentum=0.9), optax.adam(setting.rate))
+
+    def gradient(method: Int[Array, ""], params: Params, key: Key[Array, ""]) -> Params:
+        of_batch, of_samples = jax.random.split(key)
+        batch = draw_batch(world, setting.prompts, of_batch, batch_size)
+
+        def loss(params: Params) -> Scalar:
+            policy = walker(params, batch.observation, batch.rule)
+            held = jax.lax.stop_gradient(policy)
+            shown = demonstration(world, batch)
+            ref = partial(walker, base, batch.observation, batch.rule)
+            weighed = weights(method, held, ref, shown, of_samples, group_size=group_size)
+            return weighted_loss(policy, weighed, setting.styled)
+
+        return jax.grad(loss)(params)
+
+    def start(params: Params) -> Carry:
+        return params, tuple(optimizer.init(params) for optimizer in optimizers)
+
+    def update(method: Int[Array, ""], step: Int[Array, ""], carry: Carry) -> Carry:
+        params, states = carry
+        slope = gradient(method, params, jax.random.fold_in(setting.key, step))
+
+        def by(index: int) -> Callable[[], Carry]:
+            def apply() -> Carry:
+                updates, state = optimizers[index].update(slope, states[index], params)
+                return optax.apply_updates(params, updates), (*states[:index], state, *states[index + 1 :])
+
+            return apply
+
+        carry = jax.lax.switch(setting.optimizer, [by(index) for index in range(len(optimizers))])
+        return carry
+
+    def to_record(carry: Carry, span: Int[Array, " 2"]) -> tuple[Carry, Measures]:
+        carry = jax.lax.fori_loop(span[0], span[1], partial(update, setting.method), carry)
+        return carry, measure(world, size, base, carry[0], setting.masked)
+
+    sft = jnp.array(method_index(SFT), setting.method.dtype)
+    params, _ = jax.lax.fori_loop(-setting.sft_steps, 0, partial(update, sft), start(base))
+    spans = jnp.stack([jnp.roll(setting.record, 1).at[0].set(0), setting.record], axis=-1)
+    _, path = jax.lax.scan(to_record, start(params), spans)
+    return path
+
+
+def measure(world: World, size: Size, base: Params, params: Params, masked: Bool[Array, ""]) -> Measures:
+    """A walker on the held-out routes, every expectation over its answers exact.
+
+    Args:
+        world: the city.
+        size: of the network, static.
+        base: parameters of what it started from.
+        params: its own.
+        masked: whether the softmax runs over the actions of the rule's list alone.
+
+    Returns:
+        The `Measures`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> world = make_world(jax.random.key(0), num_train=50, num_test=5)
+        >>> size = network_size(world)
+        >>> base = init_network(size, jax.random.key(1))
+        >>> measures = jax.jit(lambda base: measure(world, size, base, base, jnp.array(False)))(base)
+        >>> measures.scores.arrived.shape, float(measures.forward.sum())
+        ((2,), 0.0)
+    """
+    states, walker = world.test, partial(_answers, size, masked)
+    turning = states.valid & (states.action[..., 0] != FORWARD) & (states.action[..., 0] != STOP)
+
+    def mean(values: Float[Array, "routes steps"], where: Bool[Array, "routes steps"]) -> Scalar:
+        return jnp.where(where, values, 0.0).sum() / where.sum()
+
+    def under(rule: Int[Array, ""]) -> tuple[Any, ...]:
+        stated = jnp.broadcast_to(rule, states.valid.shape)
+        policy, start = (walker(p, states.observation, stated) for p in (params, base))
+        probability = jnp.exp(policy.log_action)
+
+        def scored_by(scoring: Int[Array, ""] | int) -> Scores:
+            right = jnp.take_along_axis(probability, states.action[..., scoring][..., None], axis=-1)[..., 0]
+            return exact_scores(right, states.valid)
+
+        def drift(log_p: Answers, log_q: Answers) -> tuple[Scalar, Scalar]:
+            action, style = (mean(kl_divergence(p, q), states.valid) for p, q in zip(log_p, log_q, strict=True))
+            return action + style, action
+
+        listed = (probability * jnp.asarray(listed_actions(size.rules))[rule]).sum(-1)
+        (forward, _), (reverse, of_actions) = drift(start, policy), drift(policy, start)
+        return scored_by(rule), scored_by(0).per_step, mean(listed, turning), forward, reverse, of_actions
+
+    changes = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), params, base)
+    return Measures(*jax.lax.map(under, jnp.arange(size.rules)), jnp.sqrt(sum(jax.tree.leaves(changes))))
+
+
+def _answers(
+    size: Size, masked: Bool[Array, ""], params: Params, observation: Float[Array, "*batch features"], rule: Int[Array, "*batch"]
+) -> Answers:
+    """What the walker may answer, among all actions or among those that the rule lists."""
+    return answers(params, size, observation, rule, jnp.asarray(listed_actions(size.rules))[rule] | ~masked)
