@@ -1,11 +1,12 @@
 """Discrete steps, exact or sampled: the optimiser's path, whose small-step limit is the flow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Int, Key, PyTree
 
 from rlrazor._trees import with_start
 from rlrazor._types import Params
@@ -60,3 +61,88 @@ def train(
 
     _, path = jax.lax.scan(update, (params, optimizer.init(params)), jax.random.split(key, num_steps))
     return with_start(record(params), path)
+
+
+def train_at(
+    gradient: Callable[[Any, Key[Array, ""]], Any],
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    key: Key[Array, ""],
+    steps: Int[Array, " checkpoints"],
+    *,
+    record: Callable[[Any], Any] = lambda params: params,
+) -> PyTree[Array]:
+    """What `train` records, at some steps only.
+
+    How long a training is and when it is recorded are traced, so that one program runs short and long ones. Its path
+    has no derivative, and its random numbers are not those of `train`.
+
+    Args:
+        gradient: (params, key) -> descent gradient, exact or a sampled estimate of it.
+        params: initial parameters, a pytree of arrays.
+        optimizer: any optax transformation.
+        key: randomness, folded with the number of the step.
+        steps: numbers of updates after which to record, increasing, from 0 on, `[checkpoints]`.
+        record: what to keep of the parameters, all of them unless given: params -> pytree of arrays.
+
+    Returns:
+        What is recorded, each leaf `[checkpoints, ...]`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> steps = jnp.array([0, 1, 10])
+        >>> train_at(lambda x, key: x, jnp.array(1.0), optax.sgd(0.5), jax.random.key(0), steps).tolist()
+        [1.0, 0.5, 0.0009765625]
+    """
+
+    def update(step: Int[Array, ""], carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        current, state = carry
+        slope = gradient(current, jax.random.fold_in(key, step))
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer counter with floats
+            updates, state = optimizer.update(slope, state, current)
+        return optax.apply_updates(current, updates), state
+
+    def to_checkpoint(carry: tuple[Any, Any], span: tuple[Array, Array]) -> tuple[tuple[Any, Any], Any]:
+        carry = jax.lax.fori_loop(*span, update, carry)
+        return carry, record(carry[0])
+
+    before = jnp.concatenate([jnp.zeros_like(steps[:1]), steps[:-1]])
+    _, path = jax.lax.scan(to_checkpoint, (params, optimizer.init(params)), (before, steps))
+    return path
+
+
+def chosen_optimizer(
+    index: Int[Array, ""], optimizers: Sequence[optax.GradientTransformation]
+) -> optax.GradientTransformation:
+    """One of several optimisers, by a traced index, so that one program trains with each.
+
+    Args:
+        index: into `optimizers`.
+        optimizers: any optax transformations.
+
+    Returns:
+        The transformation; its state holds those of all, of which only the chosen one moves.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> optimizer = chosen_optimizer(jnp.array(1), (optax.sgd(0.5), optax.sgd(0.25)))
+        >>> updates, _ = optimizer.update(jnp.array(1.0), optimizer.init(jnp.array(0.0)))
+        >>> float(updates)
+        -0.25
+    """
+
+    def init(params: Any) -> Any:
+        return tuple(optimizer.init(params) for optimizer in optimizers)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        def by(place: int) -> Callable[[], tuple[Any, Any]]:
+            def apply() -> tuple[Any, Any]:
+                moved, own = optimizers[place].update(updates, state[place], params)
+                return moved, (*state[:place], own, *state[place + 1 :])
+
+            return apply
+
+        chosen: tuple[Any, Any] = jax.lax.switch(index, [by(place) for place in range(len(optimizers))])
+        return chosen
+
+    return optax.GradientTransformation(init, update)

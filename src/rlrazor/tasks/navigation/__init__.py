@@ -12,7 +12,6 @@ from rlrazor.tasks.navigation.methods import method_index as method_index
 from rlrazor.tasks.navigation.methods import weighted_loss as weighted_loss
 from rlrazor.tasks.navigation.methods import weights as weights
 from rlrazor.tasks.navigation.network import Answers as Answers
-from rlrazor.tasks.navigation.network import Params as Params
 from rlrazor.tasks.navigation.network import Size as Size
 from rlrazor.tasks.navigation.network import answers as answers
 from rlrazor.tasks.navigation.network import init_network as init_network

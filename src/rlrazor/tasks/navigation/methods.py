@@ -1,4 +1,4 @@
-"""Every method is a weight on the log-probabilities of answers: its gradient is that of -Σ_y w(y) log policy(y), w fixed.
+"""Every method is a weight on log-probabilities: its gradient is that of -Σ_y w(y) log policy(y), with w held fixed.
 
     method        w(y), with y* what the demonstrator does, r(y) the reward and n(y) of G samples giving y
     SFT           1[y = y*]
@@ -10,8 +10,8 @@
     RLOO          Σ_i A_i 1[y_i = y] / G,         A_i = r_i minus the mean reward of the others, r = ±1
     GRPO          the same,                       A_i = (r_i - mean) / std
 
-The logit of y moves by w(y) - policy(y) Σ w. Under a group baseline Σ w = 0, so that the logit of an answer that was not
-sampled stays where it is; SFT, DFT and exact RL push all of them. An answer is an action and a word of style; a
+The logit of y moves by w(y) - policy(y) Σ w. Under a group baseline Σ w = 0, so that the logit of an answer that was
+not sampled stays where it is; SFT, DFT and exact RL push all of them. An answer is an action and a word of style; a
 weight is summed over what it does not speak of.
 """
 

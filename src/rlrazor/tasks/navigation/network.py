@@ -1,17 +1,13 @@
 """The walker's network: the observation and the rule in force in, an action and a word of style out."""
 
-from functools import cache
-from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from rlrazor.tasks.navigation.world import Observations
-
-Params: TypeAlias = PyTree[Float[Array, "..."]]
+from rlrazor.tasks.perceptron import Params, Widths, apply_perceptron, init_perceptron
 
 
 class Size(NamedTuple):
@@ -31,6 +27,11 @@ class Size(NamedTuple):
     styles: int
     width: int
 
+    @property
+    def widths(self) -> Widths:
+        """Of all layers."""
+        return (self.features + self.rules, self.width, self.width, self.actions + self.styles)
+
 
 class Answers(NamedTuple):
     """What the walker may answer: an action and a word of style, independent of each other given the observation.
@@ -42,30 +43,6 @@ class Answers(NamedTuple):
 
     log_action: Float[Array, "*batch actions"]
     log_style: Float[Array, "*batch styles"]
-
-
-class Network(nnx.Module):
-    """A multilayer perceptron with two hidden layers of ReLU and two heads."""
-
-    def __init__(self, size: Size, rngs: nnx.Rngs) -> None:
-        widths = (size.features + size.rules, size.width, size.width, size.actions + size.styles)
-        dtype = jnp.zeros(()).dtype
-        self.layers = nnx.List(
-            [nnx.Linear(a, b, rngs=rngs, dtype=dtype, param_dtype=dtype) for a, b in pairwise(widths)]
-        )
-
-    def __call__(self, inputs: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
-        """The logits of both heads, side by side."""
-        hidden = inputs
-        for layer in self.layers[:-1]:
-            hidden = jax.nn.relu(layer(hidden))
-        logits: Float[Array, "*batch outputs"] = self.layers[-1](hidden)
-        return logits
-
-
-@cache
-def _graph(size: Size, dtype: Any) -> Any:
-    return nnx.split(nnx.eval_shape(lambda: Network(size, nnx.Rngs(0))))[0]
 
 
 def init_network(size: Size, key: Key[Array, ""]) -> Params:
@@ -84,7 +61,7 @@ def init_network(size: Size, key: Key[Array, ""]) -> Params:
         >>> sum(leaf.size for leaf in jax.tree.leaves(params))
         29214
     """
-    return nnx.split(Network(size, nnx.Rngs(key)))[1]
+    return init_perceptron(size.widths, key)
 
 
 def answers(
@@ -114,7 +91,7 @@ def answers(
         ((3, 14), (3, 16))
     """
     inputs = jnp.concatenate([observation, jax.nn.one_hot(rule, size.rules, dtype=observation.dtype)], axis=-1)
-    logits = nnx.merge(_graph(size, jnp.zeros(()).dtype), params)(inputs)
+    logits = apply_perceptron(params, size.widths, inputs)
     action, style = logits[..., : size.actions], logits[..., size.actions :]
     if allowed is not None:
         action = jnp.where(allowed, action, -jnp.inf)

@@ -1,8 +1,7 @@
 """A base that was pretrained under all rules, fine-tuned under some, and what the walker then does under each."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from rlrazor.divergences import kl_divergence
 from rlrazor.methods import SFT
 from rlrazor.policies import inverse_cdf
 from rlrazor.tasks.navigation.methods import Demonstration, Scalar, method_index, weighted_loss, weights
-from rlrazor.tasks.navigation.network import Answers, Params, Size, answers, init_network
+from rlrazor.tasks.navigation.network import Answers, Size, answers, init_network
 from rlrazor.tasks.navigation.verifier import Scores, exact_scores
 from rlrazor.tasks.navigation.world import (
     FORWARD,
@@ -25,11 +24,11 @@ from rlrazor.tasks.navigation.world import (
     num_actions,
     sample_routes,
 )
+from rlrazor.tasks.perceptron import Params
+from rlrazor.training import chosen_optimizer, train_at
 
 SGD, MOMENTUM, ADAM = "SGD", "momentum", "Adam"
 OPTIMIZERS = (SGD, MOMENTUM, ADAM)
-
-Carry: TypeAlias = tuple[Params, tuple[Any, ...]]
 
 
 class World(NamedTuple):
@@ -155,7 +154,9 @@ def _padded(
     of_routes, of_style = jax.random.split(key)
     routes = sample_routes(of_routes, num_train + num_test, num_turns=num_turns)
     states = expert_states(routes, num_rules=num_rules)
-    train, test = (jax.tree.map(lambda leaf, p=part: leaf[p], states) for part in (slice(num_train), slice(num_train, None)))
+    train, test = (
+        jax.tree.map(lambda leaf, p=part: leaf[p], states) for part in (slice(num_train), slice(num_train, None))
+    )
     return train, test, jax.random.normal(of_style, (states.observation.shape[-1], num_styles))
 
 
@@ -226,8 +227,8 @@ def demonstration(world: World, batch: Batch) -> Demonstration:
 def base_answers(world: World, size: Size, batch: Batch, unsure: Scalar, leak: Scalar) -> Float[Array, "batch actions"]:
     """What the base is taught to answer: obedient in its vocabulary, unsure in content.
 
-    The right action has probability 1 - unsure - leak; the actions that the rule lists share `unsure`, and the word that
-    would be right under the next rule has `leak`.
+    The right action has probability 1 - unsure - leak; the actions that the rule lists share `unsure`, and the word
+    that would be right under the next rule has `leak`.
 
     Args:
         world: the city.
@@ -301,14 +302,11 @@ def pretrain(
         target = base_answers(world, size, batch, unsure, leak)
         return -((target * policy.log_action).sum(-1) + policy.log_style.mean(-1)).mean()
 
-    def update(step: Int[Array, ""], carry: tuple[Params, Any]) -> tuple[Params, Any]:
-        params, state = carry
-        updates, state = optimizer.update(jax.grad(loss)(params, jax.random.fold_in(draws, step)), state)
-        return optax.apply_updates(params, updates), state
+    def gradient(params: Params, key: Key[Array, ""]) -> Params:
+        return jax.grad(loss)(params, key)
 
-    params = init_network(size, start)
-    pretrained: Params = jax.lax.fori_loop(0, num_steps, update, (params, optimizer.init(params)))[0]
-    return pretrained
+    last = train_at(gradient, init_network(size, start), optimizer, draws, jnp.array([num_steps]))
+    return jax.tree.map(lambda leaf: leaf[0], last)
 
 
 def fine_tune(
@@ -351,47 +349,35 @@ def fine_tune(
     """
     base = jax.tree.map(lambda leaf: leaf[setting.base], bases)
     walker = partial(_answers, size, setting.masked)
-    optimizers = (optax.sgd(setting.rate), optax.sgd(setting.rate, momentum=0.9), optax.adam(setting.rate))
+    optimizer = chosen_optimizer(
+        setting.optimizer, (optax.sgd(setting.rate), optax.sgd(setting.rate, momentum=0.9), optax.adam(setting.rate))
+    )
 
     def gradient(method: Int[Array, ""], params: Params, key: Key[Array, ""]) -> Params:
         of_batch, of_samples = jax.random.split(key)
         batch = draw_batch(world, setting.prompts, of_batch, batch_size)
+        shown = demonstration(world, batch)
+        ref = partial(walker, base, batch.observation, batch.rule)
 
         def loss(params: Params) -> Scalar:
             policy = walker(params, batch.observation, batch.rule)
             held = jax.lax.stop_gradient(policy)
-            shown = demonstration(world, batch)
-            ref = partial(walker, base, batch.observation, batch.rule)
             weighed = weights(method, held, ref, shown, of_samples, group_size=group_size)
             return weighted_loss(policy, weighed, setting.styled)
 
         return jax.grad(loss)(params)
 
-    def start(params: Params) -> Carry:
-        return params, tuple(optimizer.init(params) for optimizer in optimizers)
-
-    def update(method: Int[Array, ""], step: Int[Array, ""], carry: Carry) -> Carry:
-        params, states = carry
-        slope = gradient(method, params, jax.random.fold_in(setting.key, step))
-
-        def by(index: int) -> Callable[[], Carry]:
-            def apply() -> Carry:
-                updates, state = optimizers[index].update(slope, states[index], params)
-                return optax.apply_updates(params, updates), (*states[:index], state, *states[index + 1 :])
-
-            return apply
-
-        carry = jax.lax.switch(setting.optimizer, [by(index) for index in range(len(optimizers))])
-        return carry
-
-    def to_record(carry: Carry, span: Int[Array, " 2"]) -> tuple[Carry, Measures]:
-        carry = jax.lax.fori_loop(span[0], span[1], partial(update, setting.method), carry)
-        return carry, measure(world, size, base, carry[0], setting.masked)
-
-    sft = jnp.array(method_index(SFT), setting.method.dtype)
-    params, _ = jax.lax.fori_loop(-setting.sft_steps, 0, partial(update, sft), start(base))
-    spans = jnp.stack([jnp.roll(setting.record, 1).at[0].set(0), setting.record], axis=-1)
-    _, path = jax.lax.scan(to_record, start(params), spans)
+    of_sft, of_method = jax.random.split(setting.key)
+    sft = partial(gradient, jnp.array(method_index(SFT), setting.method.dtype))
+    start = jax.tree.map(lambda leaf: leaf[0], train_at(sft, base, optimizer, of_sft, setting.sft_steps[None]))
+    path: Measures = train_at(
+        partial(gradient, setting.method),
+        start,
+        optimizer,
+        of_method,
+        setting.record,
+        record=lambda params: measure(world, size, base, params, setting.masked),
+    )
     return path
 
 
@@ -421,9 +407,11 @@ def measure(world: World, size: Size, base: Params, params: Params, masked: Bool
     turning = states.valid & (states.action[..., 0] != FORWARD) & (states.action[..., 0] != STOP)
 
     def mean(values: Float[Array, "routes steps"], where: Bool[Array, "routes steps"]) -> Scalar:
-        return jnp.where(where, values, 0.0).sum() / where.sum()
+        return jnp.where(where, values, 0.0).sum() / where.sum().astype(values.dtype)
 
-    def under(rule: Int[Array, ""]) -> tuple[Any, ...]:
+    moved = jnp.sqrt(sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.square(a - b).sum(), params, base))))
+
+    def under(rule: Int[Array, ""]) -> Measures:
         stated = jnp.broadcast_to(rule, states.valid.shape)
         policy, start = (walker(p, states.observation, stated) for p in (params, base))
         probability = jnp.exp(policy.log_action)
@@ -436,16 +424,28 @@ def measure(world: World, size: Size, base: Params, params: Params, masked: Bool
             action, style = (mean(kl_divergence(p, q), states.valid) for p, q in zip(log_p, log_q, strict=True))
             return action + style, action
 
-        listed = (probability * jnp.asarray(listed_actions(size.rules))[rule]).sum(-1)
+        listed = jnp.where(jnp.asarray(listed_actions(size.rules))[rule], probability, 0.0).sum(-1)
         (forward, _), (reverse, of_actions) = drift(start, policy), drift(policy, start)
-        return scored_by(rule), scored_by(0).per_step, mean(listed, turning), forward, reverse, of_actions
+        return Measures(
+            scores=scored_by(rule),
+            by_first_rule=scored_by(0).per_step,
+            obedience=mean(listed, turning),
+            forward=forward,
+            reverse=reverse,
+            reverse_of_actions=of_actions,
+            weights=moved,
+        )
 
-    changes = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), params, base)
-    return Measures(*jax.lax.map(under, jnp.arange(size.rules)), jnp.sqrt(sum(jax.tree.leaves(changes))))
+    under_each: Measures = jax.lax.map(under, jnp.arange(size.rules))
+    return under_each._replace(weights=moved)
 
 
 def _answers(
-    size: Size, masked: Bool[Array, ""], params: Params, observation: Float[Array, "*batch features"], rule: Int[Array, "*batch"]
+    size: Size,
+    masked: Bool[Array, ""],
+    params: Params,
+    observation: Float[Array, "*batch features"],
+    rule: Int[Array, "*batch"],
 ) -> Answers:
     """What the walker may answer, among all actions or among those that the rule lists."""
     return answers(params, size, observation, rule, jnp.asarray(listed_actions(size.rules))[rule] | ~masked)

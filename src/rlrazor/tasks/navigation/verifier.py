@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from rlrazor._types import Number
-
 RIGHT, WRONG, WRONG_AND_MISREAD, EXHAUSTED = 1.0, -1.0, -1.5, -1.0  # rewards
 ATTEMPTS = 2  # at every state, as published
 
@@ -161,11 +159,12 @@ def exact_scores(
     fail = 1 - success
     passed = jnp.where(valid, 1 - fail**attempts, 1.0)
     after = jnp.cumprod(passed, axis=-1)
-    reached = jnp.concatenate([jnp.ones_like(after[..., :1]), after[..., :-1]], axis=-1) * valid
+    reached = jnp.where(valid, jnp.concatenate([jnp.ones_like(after[..., :1]), after[..., :-1]], axis=-1), 0.0)
     calls = reached * sum(fail**attempt for attempt in range(attempts + 1))
+    num_states = valid.sum().astype(success.dtype)
     return Scores(
         per_step=(reached * passed).sum((-2, -1)) / calls.sum((-2, -1)),
-        teacher_forced=(success * valid).sum((-2, -1)) / valid.sum(),
+        teacher_forced=jnp.where(valid, success, 0.0).sum((-2, -1)) / num_states,
         arrived=after[..., -1].mean(-1),
     )
 
@@ -205,4 +204,5 @@ def simulate(
 
     keys = jax.random.split(key, num_steps * attempts + 1)
     _, verdicts = jax.lax.scan(call, start_episode(num_routes), keys)
-    return jax.tree.map(lambda leaf: leaf.T, verdicts)
+    by_route: Verdict = jax.tree.map(jnp.transpose, verdicts)
+    return by_route

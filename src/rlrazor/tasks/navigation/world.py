@@ -204,9 +204,7 @@ def sample_routes(
     return Routes(start, facing, heading, blocks, city[x, y])
 
 
-def expert_states(
-    routes: Routes, *, num_rules: int = 2, max_blocks: int = 3, num_landmarks: int = 6
-) -> States:
+def expert_states(routes: Routes, *, num_rules: int = 2, max_blocks: int = 3, num_landmarks: int = 6) -> States:
     """What the expert sees along each route, and what it does under each rule.
 
     An observation holds, as indicators: how many turns were made; whether this is the start, or a crossing; the
@@ -226,7 +224,7 @@ def expert_states(
         >>> import jax
         >>> states = expert_states(sample_routes(jax.random.key(0), 1))
         >>> [int(a) for a in states.action[0, :, 0][states.valid[0]]]  # turn, forward, ..., stop
-        [2, 0, 0, 0, 2, 0, 0, 0, 9, 0, 0, 0, 1]
+        [5, 0, 2, 0, 0, 4, 0, 0, 1]
     """
     num_routes, num_turns = routes.heading.shape
     before = jnp.concatenate([routes.facing[:, None], routes.heading[:, :-1]], axis=-1)

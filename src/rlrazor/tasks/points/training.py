@@ -1,0 +1,292 @@
+"""A base that was pretrained under both rules, fine-tuned under the first, and what the player then does under each."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from rlrazor.policies import inverse_cdf
+from rlrazor.tasks.perceptron import Params
+from rlrazor.tasks.points.game import NUM_NUMBERS, RULES
+from rlrazor.tasks.points.methods import Scalar, Truth, pulled_loss, pulls, success
+from rlrazor.tasks.points.player import Answers, Size, Table, answers, init_network
+from rlrazor.training import chosen_optimizer, train_at
+
+MOMENTUM, ADAM = "momentum", "Adam"
+OPTIMIZERS = (MOMENTUM, ADAM)
+
+
+class Setting(NamedTuple):
+    """One fine-tuning; every field is a scalar but `record`, with a leading axis `[runs]` in a sweep.
+
+    Attributes:
+        method: index into `METHODS`.
+        optimizer: index into `OPTIMIZERS`.
+        rate: learning rate.
+        other_rule: share of the hands that are played under rule 1.
+        calculator: whether the player has one.
+        attempts: answers of the sampling methods to each hand at most.
+        record: updates after which the player is measured, increasing from 0 on, `[records]`.
+        base: which of the bases to start from.
+        key: randomness.
+    """
+
+    method: Int[Array, "*runs"]
+    optimizer: Int[Array, "*runs"]
+    rate: Float[Array, "*runs"]
+    other_rule: Float[Array, "*runs"]
+    calculator: Bool[Array, "*runs"]
+    attempts: Int[Array, "*runs"]
+    record: Int[Array, "*runs records"]
+    base: Int[Array, "*runs"]
+    key: Key[Array, "*runs"]
+
+
+class Measures(NamedTuple):
+    """A player under each rule: rule 0 on all hands that it can solve, rule 1 on those with a face card.
+
+    Attributes:
+        success: rate of solved hands, one answer to each, `[..., rules]`.
+        read: probability that all cards are read right, `[..., rules]`.
+        solved: probability of a solution if the cards are read right, `[..., rules]`.
+        weights: Euclidean distance from the base's parameters, `[...]`.
+    """
+
+    success: Float[Array, "*batch rules"]
+    read: Float[Array, "*batch rules"]
+    solved: Float[Array, "*batch rules"]
+    weights: Float[Array, "*batch"]
+
+
+def draw_hands(
+    table: Table, other_rule: Scalar, key: Key[Array, ""], batch_size: int
+) -> tuple[Int[Array, " batch"], Int[Array, " batch"]]:
+    """Hands of uniformly drawn cards that can be solved, and the rule that each is played under.
+
+    Args:
+        table: the game.
+        other_rule: share of the hands that are played under rule 1.
+        key: randomness.
+        batch_size: static.
+
+    Returns:
+        Indices of hands and of rules, `[batch]` each.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from rlrazor.tasks.points.game import make_game
+        >>> from rlrazor.tasks.points.player import make_table
+        >>> hand, rule = draw_hands(make_table(make_game(3, target=10)), jnp.array(0.0), jax.random.key(0), 4)
+        >>> rule.tolist()
+        [0, 0, 0, 0]
+    """
+    of_rule, of_hand = jax.random.split(key)
+    rule = (jax.random.uniform(of_rule, (batch_size,), other_rule.dtype) < other_rule).astype(int)
+    chances = jnp.where(table.solves.any(-1), table.draws, 0.0)
+    log_draws = jnp.log(chances / chances.sum(-1, keepdims=True))
+    uniform = jax.random.uniform(of_hand, (batch_size,), log_draws.dtype)
+    return jnp.take_along_axis(inverse_cdf(log_draws, jnp.broadcast_to(uniform, (2, batch_size))), rule[None], axis=0)[
+        0
+    ], rule
+
+
+def truth_of(table: Table, hand: Int[Array, " batch"], rule: Int[Array, " batch"]) -> Truth:
+    """What is right, and the first solution of each hand, which is the demonstrator's.
+
+    Args:
+        table: the game.
+        hand: indices, `[batch]`.
+        rule: indices, `[batch]`.
+
+    Returns:
+        The `Truth`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from rlrazor.tasks.points.game import RANKS, hand_index, make_game
+        >>> from rlrazor.tasks.points.player import make_table
+        >>> game = make_game()
+        >>> hand = jnp.array([hand_index(("K", "K", "2", "2"), game, "tens")])
+        >>> truth = truth_of(make_table(game), hand, jnp.array([0]))
+        >>> (truth.number[0] + 1).tolist(), int(truth.solves.sum())
+        ([2, 2, 10, 10], 2)
+    """
+    solves = table.solves[rule, hand]
+    return Truth(table.numbers[rule, hand], solves, jnp.argmax(solves, axis=-1))
+
+
+def pretrain(
+    table: Table,
+    size: Size,
+    key: Key[Array, ""],
+    misread: Scalar,
+    guess: Scalar,
+    calculator: Bool[Array, ""],
+    *,
+    num_steps: int,
+    rate: float = 3e-3,
+    batch_size: int = 256,
+) -> Params:
+    """A base that knows both rules: Adam, at a rate that falls to zero along a cosine, on soft labels.
+
+    Args:
+        table: the game.
+        size: of the network, static.
+        key: randomness.
+        misread: probability of reading a card as any number, uniformly.
+        guess: probability of any formula, uniformly; else it is one of the solutions, uniformly.
+        calculator: whether the player has one.
+        num_steps: updates, static.
+        rate: learning rate of Adam at the start.
+        batch_size: hands of an update, static.
+
+    Returns:
+        Parameters of the base.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from rlrazor.tasks.points.game import make_game
+        >>> from rlrazor.tasks.points.player import make_table, network_size
+        >>> table = make_table(make_game(3, target=10))
+        >>> params = pretrain(
+        ...     table,
+        ...     network_size(table),
+        ...     jax.random.key(0),
+        ...     jnp.array(0.1),
+        ...     jnp.array(0.5),
+        ...     jnp.array(True),
+        ...     num_steps=1,
+        ... )
+        >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+        41109
+    """
+    start, draws = jax.random.split(key)
+    optimizer = optax.adam(optax.cosine_decay_schedule(rate, num_steps))
+    evenly = jnp.full_like(misread, 0.5)
+
+    def loss(params: Params, key: Key[Array, ""]) -> Scalar:
+        hand, rule = draw_hands(table, evenly, key, batch_size)
+        policy, truth = answers(params, size, table, hand, rule, calculator), truth_of(table, hand, rule)
+        number = (1 - misread) * jax.nn.one_hot(truth.number, NUM_NUMBERS) + misread / NUM_NUMBERS
+        solves = truth.solves.astype(misread.dtype)
+        solution = solves / solves.sum(-1, keepdims=True)
+        formula = (1 - guess) * solution + guess / size.formulas
+        return -((number * policy.log_number).sum((-2, -1)) + (formula * policy.log_formula).sum(-1)).mean()
+
+    def gradient(params: Params, key: Key[Array, ""]) -> Params:
+        return jax.grad(loss)(params, key)
+
+    last = train_at(gradient, init_network(size, start), optimizer, draws, jnp.array([num_steps]))
+    return jax.tree.map(lambda leaf: leaf[0], last)
+
+
+def fine_tune(
+    table: Table, size: Size, bases: Params, setting: Setting, *, batch_size: int = 128, group_size: int = 8
+) -> Measures:
+    """One fine-tuning, and the player on its way.
+
+    Args:
+        table: the game.
+        size: of the network, static.
+        bases: their parameters, every leaf `[bases, ...]`.
+        setting: what to run, without a leading axis.
+        batch_size: hands of an update, static.
+        group_size: episodes of each, of the methods that sample, static.
+
+    Returns:
+        The `Measures` at the records, each `[records, ...]`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from rlrazor.methods import GRPO
+        >>> from rlrazor.tasks.points import init_network, make_game, make_table, method_index, network_size
+        >>> table = make_table(make_game(3, target=10))
+        >>> size = network_size(table)
+        >>> bases = jax.tree.map(lambda leaf: leaf[None], init_network(size, jax.random.key(0)))
+        >>> setting = Setting(
+        ...     method=jnp.array(method_index(GRPO)),
+        ...     optimizer=jnp.array(OPTIMIZERS.index(ADAM)),
+        ...     rate=jnp.array(1e-3),
+        ...     other_rule=jnp.array(0.0),
+        ...     calculator=jnp.array(True),
+        ...     attempts=jnp.array(1),
+        ...     record=jnp.array([0, 2]),
+        ...     base=jnp.array(0),
+        ...     key=jax.random.key(1),
+        ... )
+        >>> path = jax.jit(lambda bases, setting: fine_tune(table, size, bases, setting))(bases, setting)
+        >>> path.success.shape, float(path.weights[0]), bool(path.weights[1] > 0)
+        ((2, 2), 0.0, True)
+    """
+    base = jax.tree.map(lambda leaf: leaf[setting.base], bases)
+    optimizer = chosen_optimizer(setting.optimizer, (optax.sgd(setting.rate, momentum=0.9), optax.adam(setting.rate)))
+
+    def gradient(params: Params, key: Key[Array, ""]) -> Params:
+        of_hands, of_samples = jax.random.split(key)
+        hand, rule = draw_hands(table, setting.other_rule, of_hands, batch_size)
+        truth = truth_of(table, hand, rule)
+
+        def player(params: Params) -> Answers:
+            return answers(params, size, table, hand, rule, setting.calculator)
+
+        def loss(params: Params) -> Scalar:
+            policy = player(params)
+            held, ref = jax.lax.stop_gradient(policy), partial(player, base)
+            pulled = pulls(setting.method, held, ref, truth, of_samples, setting.attempts, group_size=group_size)
+            return pulled_loss(policy, pulled)
+
+        return jax.grad(loss)(params)
+
+    path: Measures = train_at(
+        gradient,
+        base,
+        optimizer,
+        setting.key,
+        setting.record,
+        record=lambda params: measure(table, size, base, params, setting.calculator),
+    )
+    return path
+
+
+def measure(table: Table, size: Size, base: Params, params: Params, calculator: Bool[Array, ""]) -> Measures:
+    """A player on the hands of each rule, every expectation over its answers exact.
+
+    Args:
+        table: the game.
+        size: of the network, static.
+        base: parameters of what it started from.
+        params: its own.
+        calculator: whether it has one.
+
+    Returns:
+        The `Measures`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from rlrazor.tasks.points import init_network, make_game, make_table, network_size
+        >>> table = make_table(make_game(3, target=10))
+        >>> size = network_size(table)
+        >>> base = init_network(size, jax.random.key(0))
+        >>> measures = jax.jit(lambda base: measure(table, size, base, base, jnp.array(True)))(base)
+        >>> measures.success.shape, float(measures.weights)
+        ((2,), 0.0)
+    """
+    hands = jnp.arange(len(table.draws))
+
+    moved = jnp.sqrt(sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.square(a - b).sum(), params, base))))
+
+    def under(rule: Int[Array, ""]) -> Measures:
+        rules = jnp.broadcast_to(rule, hands.shape)
+        chances = success(answers(params, size, table, hands, rules, calculator), truth_of(table, hands, rules))
+        counts = jnp.where(table.solves[rule].any(-1) & (table.face | (rule == 0)), table.draws, 0.0)
+
+        def mean(values: Float[Array, " hands"]) -> Scalar:
+            return (counts * values).sum() / counts.sum()
+
+        return Measures(mean(chances.read * chances.solved), mean(chances.read), mean(chances.solved), moved)
+
+    under_each: Measures = jax.lax.map(under, jnp.arange(len(RULES)))
+    return under_each._replace(weights=moved)
