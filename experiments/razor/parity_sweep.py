@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Key
 
 from experiments.harness import UserError, bounded, checked_run
 from rlrazor.methods import GRPO, ORACLE_SFT, SFT_1, plus_kl
-from rlrazor.sweeps import Grid, grid, sweep
+from rlrazor.sweeps import Grid, grid, rows_by_name, sweep
 from rlrazor.tasks import images, parity
 
 SKEWED_METHODS = (SFT_1, ORACLE_SFT, GRPO, plus_kl(GRPO))
@@ -254,8 +254,7 @@ def on_grids(measures: parity.Measures, uniform: Grid, skewed: Grid) -> Results:
     first = math.prod(uniform.shape)
 
     def by_method(crossed: Grid, methods: tuple[str, ...], part: slice) -> dict[str, parity.Measures]:
-        on_grid = crossed.unflatten(jax.tree.map(lambda leaf: leaf[part], measures))
-        return {method: jax.tree.map(lambda leaf, row=row: leaf[row], on_grid) for row, method in enumerate(methods)}
+        return rows_by_name(methods, crossed.unflatten(jax.tree.map(lambda leaf: leaf[part], measures)))
 
     return Results(
         uniform=by_method(uniform, parity.METHODS, slice(first)),

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int, Key, PyTree
 
@@ -109,6 +110,34 @@ def train_at(
     before = jnp.concatenate([jnp.zeros_like(steps[:1]), steps[:-1]])
     _, path = jax.lax.scan(to_checkpoint, (params, optimizer.init(params)), (before, steps))
     return path
+
+
+def log_steps(last: int, num: int) -> Int[np.ndarray, " steps"]:
+    """The start, and steps up to the last, evenly spaced on a log scale as far as whole numbers allow.
+
+    Args:
+        last: the last step, at least `num`.
+        num: how many, the start not counted.
+
+    Returns:
+        Increasing whole numbers, `[num + 1]`, from 0 to `last`.
+
+    Raises:
+        ValueError: there are fewer steps than wanted.
+
+    Example:
+        >>> log_steps(100, 5).tolist()
+        [0, 3, 7, 17, 41, 100]
+        >>> log_steps(4, 4).tolist()
+        [0, 1, 2, 3, 4]
+    """
+    if not 1 <= num <= last:
+        raise ValueError(f"num must be from 1 to last {last}, got {num}")
+    steps = [0]
+    for left in range(num, 0, -1):
+        ratio = (last / max(steps[-1], 1)) ** (1 / left)
+        steps.append(min(max(round(max(steps[-1], 1) * ratio), steps[-1] + 1), last - left + 1))
+    return np.array(steps)
 
 
 def chosen_optimizer(

@@ -27,10 +27,13 @@ from rlrazor.tasks.navigation.training import base_answers as base_answers
 from rlrazor.tasks.navigation.training import demonstration as demonstration
 from rlrazor.tasks.navigation.training import draw_batch as draw_batch
 from rlrazor.tasks.navigation.training import fine_tune as fine_tune
+from rlrazor.tasks.navigation.training import fine_tune_many as fine_tune_many
 from rlrazor.tasks.navigation.training import make_world as make_world
 from rlrazor.tasks.navigation.training import measure as measure
 from rlrazor.tasks.navigation.training import network_size as network_size
 from rlrazor.tasks.navigation.training import pretrain as pretrain
+from rlrazor.tasks.navigation.training import pretrain_many as pretrain_many
+from rlrazor.tasks.navigation.training import settings as settings
 from rlrazor.tasks.navigation.verifier import ATTEMPTS as ATTEMPTS
 from rlrazor.tasks.navigation.verifier import Episode as Episode
 from rlrazor.tasks.navigation.verifier import Scores as Scores

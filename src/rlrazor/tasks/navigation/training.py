@@ -1,17 +1,19 @@
 """A base that was pretrained under all rules, fine-tuned under some, and what the walker then does under each."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 from rlrazor.divergences import kl_divergence
 from rlrazor.methods import SFT
 from rlrazor.policies import inverse_cdf
+from rlrazor.sweeps import sweep
 from rlrazor.tasks.navigation.methods import Demonstration, Scalar, method_index, weighted_loss, weights
 from rlrazor.tasks.navigation.network import Answers, Size, answers, init_network
 from rlrazor.tasks.navigation.verifier import Scores, exact_scores
@@ -29,6 +31,8 @@ from rlrazor.training import chosen_optimizer, train_at
 
 SGD, MOMENTUM, ADAM = "SGD", "momentum", "Adam"
 OPTIMIZERS = (SGD, MOMENTUM, ADAM)
+
+PerRun: TypeAlias = ArrayLike | Sequence[Any]
 
 
 class World(NamedTuple):
@@ -309,6 +313,118 @@ def pretrain(
     return jax.tree.map(lambda leaf: leaf[0], last)
 
 
+def pretrain_many(
+    world: World,
+    size: Size,
+    key: Key[Array, ""],
+    unsure: Scalar,
+    leaks: Float[ArrayLike, " bases"],
+    *,
+    num_steps: int,
+    batch_size: int = 256,
+) -> Params:
+    """A base for every leak, on all devices.
+
+    Args:
+        world: the city.
+        size: of the network, static.
+        key: randomness, split between the bases.
+        unsure: see `base_answers`.
+        leaks: see `base_answers`, `[bases]`.
+        num_steps: updates, static.
+        batch_size: states of an update, static.
+
+    Returns:
+        Parameters of the bases, every leaf `[bases, ...]`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> world = make_world(jax.random.key(0), num_train=50, num_test=5)
+        >>> bases = pretrain_many(
+        ...     world, network_size(world), jax.random.key(1), jnp.array(0.25), jnp.zeros(3), num_steps=1
+        ... )
+        >>> {leaf.shape[0] for leaf in jax.tree.leaves(bases)}
+        {3}
+    """
+
+    def one(base: dict[str, Any]) -> Params:
+        sizes = {"num_steps": num_steps, "batch_size": batch_size}
+        return pretrain(world, size, base["key"], unsure, base["leak"], **sizes)
+
+    leaks = jnp.asarray(leaks)
+    bases: Params = sweep(one, {"key": jax.random.split(key, len(leaks)), "leak": leaks})
+    return jax.tree.map(jnp.asarray, bases)
+
+
+def settings(
+    method: Sequence[str],
+    key: Key[Array, ""],
+    *,
+    optimizer: Sequence[str] | str,
+    rate: PerRun,
+    record: PerRun,
+    base: PerRun,
+    prompts: PerRun = (1.0, 0.0),
+    styled: PerRun = True,
+    masked: PerRun = False,
+    sft_steps: PerRun = 0,
+) -> Setting:
+    """The settings of several trainings, for `rlrazor.sweeps.sweep`.
+
+    Args:
+        method: its name, one a training.
+        key: randomness, split between the trainings.
+        optimizer: its name; like everything that follows one for all trainings, or one for each.
+        rate: see `Setting`, as are the others.
+        record: `[records]` or `[runs, records]`.
+        base: index.
+        prompts: `[rules]` or `[runs, rules]`; all of them under rule 0 unless given.
+        styled: whether.
+        masked: whether.
+        sft_steps: number.
+
+    Returns:
+        The `Setting`, every field with a leading axis `[runs]`.
+
+    Raises:
+        ValueError: a method or an optimizer that does not exist.
+
+    Example:
+        >>> import jax
+        >>> two = settings(
+        ...     ("SFT", "GRPO"), jax.random.key(0), optimizer=ADAM, rate=1e-3, record=[0, 10], base=[0, 1]
+        ... )
+        >>> two.method.tolist(), two.record.shape
+        ([0, 7], (2, 2))
+        >>> settings(("SFT",), jax.random.key(0), optimizer="Lion", rate=1e-3, record=[0, 10], base=0)
+        Traceback (most recent call last):
+        ...
+        ValueError: unknown optimizer 'Lion'; there are SGD, momentum, Adam
+    """
+    runs = len(method)
+    chosen = [optimizer] * runs if isinstance(optimizer, str) else list(optimizer)
+    for name in chosen:
+        if name not in OPTIMIZERS:
+            raise ValueError(f"unknown optimizer {name!r}; there are {', '.join(OPTIMIZERS)}")
+
+    def each(values: PerRun, rank: int = 0) -> Array:
+        array = jnp.asarray(values)
+        return jnp.broadcast_to(array, (runs, *array.shape[array.ndim - rank :]))
+
+    return Setting(
+        method=jnp.array([method_index(name) for name in method]),
+        optimizer=jnp.array([OPTIMIZERS.index(name) for name in chosen]),
+        rate=each(rate),
+        prompts=each(prompts, rank=1),
+        styled=each(styled),
+        masked=each(masked),
+        sft_steps=each(sft_steps),
+        record=each(record, rank=1),
+        base=each(base),
+        key=jax.random.split(key, runs),
+    )
+
+
 def fine_tune(
     world: World, size: Size, bases: Params, setting: Setting, *, batch_size: int = 128, group_size: int = 8
 ) -> Measures:
@@ -331,18 +447,8 @@ def fine_tune(
         >>> world = make_world(jax.random.key(0), num_train=50, num_test=5)
         >>> size = network_size(world)
         >>> bases = jax.tree.map(lambda leaf: leaf[None], init_network(size, jax.random.key(1)))
-        >>> setting = Setting(
-        ...     method=jnp.array(method_index(GRPO)),
-        ...     optimizer=jnp.array(OPTIMIZERS.index(MOMENTUM)),
-        ...     rate=jnp.array(0.05),
-        ...     prompts=jnp.array([1.0, 0.0]),
-        ...     styled=jnp.array(True),
-        ...     masked=jnp.array(False),
-        ...     sft_steps=jnp.array(0),
-        ...     record=jnp.array([0, 2]),
-        ...     base=jnp.array(0),
-        ...     key=jax.random.key(2),
-        ... )
+        >>> one = settings((GRPO,), jax.random.key(2), optimizer=MOMENTUM, rate=0.05, record=[0, 2], base=0)
+        >>> setting = jax.tree.map(lambda leaf: leaf[0], one)
         >>> path = jax.jit(lambda bases, setting: fine_tune(world, size, bases, setting))(bases, setting)
         >>> path.scores.per_step.shape, float(path.weights[0]), bool(path.weights[1] > 0)
         ((2, 2), 0.0, True)
@@ -379,6 +485,37 @@ def fine_tune(
         record=lambda params: measure(world, size, base, params, setting.masked),
     )
     return path
+
+
+def fine_tune_many(
+    world: World, size: Size, bases: Params, settings: Setting, *, batch_size: int = 128, group_size: int = 8
+) -> Measures:
+    """Many fine-tunings, on all devices; a GPU batches them.
+
+    Args:
+        world: the city.
+        size: of the network, static.
+        bases: their parameters, every leaf `[bases, ...]`.
+        settings: what to run, see `settings`, `[runs]`.
+        batch_size: states of an update, static.
+        group_size: samples of each, of the methods that sample, static.
+
+    Returns:
+        The `Measures` as NumPy arrays, each `[runs, records, ...]`.
+
+    Example:
+        >>> import jax
+        >>> from rlrazor.methods import SFT
+        >>> world = make_world(jax.random.key(0), num_train=50, num_test=5)
+        >>> size = network_size(world)
+        >>> bases = jax.tree.map(lambda leaf: leaf[None], init_network(size, jax.random.key(1)))
+        >>> two = settings((SFT, SFT), jax.random.key(2), optimizer=SGD, rate=[0.0, 0.1], record=[0, 2], base=0)
+        >>> (fine_tune_many(world, size, bases, two).weights[:, -1] > 0).tolist()
+        [False, True]
+    """
+    one = partial(fine_tune, world, size, bases, batch_size=batch_size, group_size=group_size)
+    measures: Measures = sweep(one, settings, batch_size=1 if jax.default_backend() == "cpu" else 64)
+    return measures
 
 
 def measure(world: World, size: Size, base: Params, params: Params, masked: Bool[Array, ""]) -> Measures:

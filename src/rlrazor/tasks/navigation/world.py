@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-RULES = ("absolute", "relative", "hours", "degrees", "letters", "colors")
+RULES = ("absolute", "relative", "hours", "degrees", "letters", "colors", "winds", "months", "notes", "planets")
 ABSOLUTE, RELATIVE = RULES[:2]
 NUM_HEADINGS = 8  # clockwise from north
 RELATIVE_WORDS = ("left", "right", "slightly left", "slightly right")

@@ -43,6 +43,9 @@ from rlrazor.tasks.points.training import Measures as Measures
 from rlrazor.tasks.points.training import Setting as Setting
 from rlrazor.tasks.points.training import draw_hands as draw_hands
 from rlrazor.tasks.points.training import fine_tune as fine_tune
+from rlrazor.tasks.points.training import fine_tune_many as fine_tune_many
 from rlrazor.tasks.points.training import measure as measure
 from rlrazor.tasks.points.training import pretrain as pretrain
+from rlrazor.tasks.points.training import pretrain_many as pretrain_many
+from rlrazor.tasks.points.training import settings as settings
 from rlrazor.tasks.points.training import truth_of as truth_of

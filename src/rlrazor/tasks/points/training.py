@@ -1,22 +1,26 @@
 """A base that was pretrained under both rules, fine-tuned under the first, and what the player then does under each."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 from rlrazor.policies import inverse_cdf
+from rlrazor.sweeps import sweep
 from rlrazor.tasks.perceptron import Params
 from rlrazor.tasks.points.game import NUM_NUMBERS, RULES
-from rlrazor.tasks.points.methods import Scalar, Truth, pulled_loss, pulls, success
+from rlrazor.tasks.points.methods import Scalar, Truth, method_index, pulled_loss, pulls, success
 from rlrazor.tasks.points.player import Answers, Size, Table, answers, init_network
 from rlrazor.training import chosen_optimizer, train_at
 
 MOMENTUM, ADAM = "momentum", "Adam"
 OPTIMIZERS = (MOMENTUM, ADAM)
+
+PerRun: TypeAlias = ArrayLike | Sequence[Any]
 
 
 class Setting(NamedTuple):
@@ -183,6 +187,112 @@ def pretrain(
     return jax.tree.map(lambda leaf: leaf[0], last)
 
 
+def pretrain_many(
+    table: Table,
+    size: Size,
+    key: Key[Array, ""],
+    misread: Float[ArrayLike, " bases"],
+    guess: Scalar,
+    calculator: Bool[ArrayLike, " bases"],
+    *,
+    num_steps: int,
+    batch_size: int = 256,
+) -> Params:
+    """A base for every kind, on all devices.
+
+    Args:
+        table: the game.
+        size: of the network, static.
+        key: randomness, split between the bases.
+        misread: see `pretrain`, `[bases]`.
+        guess: see `pretrain`.
+        calculator: see `pretrain`, `[bases]`.
+        num_steps: updates, static.
+        batch_size: hands of an update, static.
+
+    Returns:
+        Parameters of the bases, every leaf `[bases, ...]`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from rlrazor.tasks.points import make_game, make_table, network_size
+        >>> table = make_table(make_game(3, target=10))
+        >>> kinds = jnp.zeros(2), jnp.array(0.5), jnp.array([True, False])
+        >>> bases = pretrain_many(table, network_size(table), jax.random.key(0), *kinds, num_steps=1)
+        >>> {leaf.shape[0] for leaf in jax.tree.leaves(bases)}
+        {2}
+    """
+
+    def one(base: dict[str, Any]) -> Params:
+        sizes = {"num_steps": num_steps, "batch_size": batch_size}
+        return pretrain(table, size, base["key"], base["misread"], guess, base["calculator"], **sizes)
+
+    misread, calculator = jnp.asarray(misread), jnp.asarray(calculator)
+    kinds = {"key": jax.random.split(key, len(misread)), "misread": misread, "calculator": calculator}
+    bases: Params = sweep(one, kinds)
+    return jax.tree.map(jnp.asarray, bases)
+
+
+def settings(
+    method: Sequence[str],
+    key: Key[Array, ""],
+    *,
+    optimizer: str,
+    rate: PerRun,
+    record: PerRun,
+    base: PerRun,
+    calculator: PerRun,
+    other_rule: PerRun = 0.0,
+    attempts: PerRun = 1,
+) -> Setting:
+    """The settings of several trainings, for `fine_tune_many`.
+
+    Args:
+        method: its name, one a training.
+        key: randomness, split between the trainings.
+        optimizer: its name.
+        rate: see `Setting`, as are the others; one for all trainings, or one for each.
+        record: `[records]` or `[runs, records]`.
+        base: index.
+        calculator: whether.
+        other_rule: share.
+        attempts: number.
+
+    Returns:
+        The `Setting`, every field with a leading axis `[runs]`.
+
+    Raises:
+        ValueError: a method or an optimizer that does not exist.
+
+    Example:
+        >>> import jax
+        >>> both = settings(
+        ...     ("SFT", "GRPO"), jax.random.key(0), optimizer=ADAM, rate=1e-3, record=[0, 10], base=0, calculator=True
+        ... )
+        >>> both.method.tolist(), both.record.shape
+        ([0, 6], (2, 2))
+    """
+    runs = len(method)
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {optimizer!r}; there are {', '.join(OPTIMIZERS)}")
+
+    def each(values: PerRun, rank: int = 0) -> Array:
+        array = jnp.asarray(values)
+        return jnp.broadcast_to(array, (runs, *array.shape[array.ndim - rank :]))
+
+    return Setting(
+        method=jnp.array([method_index(name) for name in method]),
+        optimizer=each(OPTIMIZERS.index(optimizer)),
+        rate=each(rate),
+        other_rule=each(other_rule),
+        calculator=each(calculator),
+        attempts=each(attempts),
+        record=each(record, rank=1),
+        base=each(base),
+        key=jax.random.split(key, runs),
+    )
+
+
 def fine_tune(
     table: Table, size: Size, bases: Params, setting: Setting, *, batch_size: int = 128, group_size: int = 8
 ) -> Measures:
@@ -202,21 +312,14 @@ def fine_tune(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from rlrazor.methods import GRPO
-        >>> from rlrazor.tasks.points import init_network, make_game, make_table, method_index, network_size
+        >>> from rlrazor.tasks.points import init_network, make_game, make_table, network_size
         >>> table = make_table(make_game(3, target=10))
         >>> size = network_size(table)
         >>> bases = jax.tree.map(lambda leaf: leaf[None], init_network(size, jax.random.key(0)))
-        >>> setting = Setting(
-        ...     method=jnp.array(method_index(GRPO)),
-        ...     optimizer=jnp.array(OPTIMIZERS.index(ADAM)),
-        ...     rate=jnp.array(1e-3),
-        ...     other_rule=jnp.array(0.0),
-        ...     calculator=jnp.array(True),
-        ...     attempts=jnp.array(1),
-        ...     record=jnp.array([0, 2]),
-        ...     base=jnp.array(0),
-        ...     key=jax.random.key(1),
+        >>> one = settings(
+        ...     (GRPO,), jax.random.key(1), optimizer=ADAM, rate=1e-3, record=[0, 2], base=0, calculator=True
         ... )
+        >>> setting = jax.tree.map(lambda leaf: leaf[0], one)
         >>> path = jax.jit(lambda bases, setting: fine_tune(table, size, bases, setting))(bases, setting)
         >>> path.success.shape, float(path.weights[0]), bool(path.weights[1] > 0)
         ((2, 2), 0.0, True)
@@ -249,6 +352,39 @@ def fine_tune(
         record=lambda params: measure(table, size, base, params, setting.calculator),
     )
     return path
+
+
+def fine_tune_many(
+    table: Table, size: Size, bases: Params, settings: Setting, *, batch_size: int = 128, group_size: int = 8
+) -> Measures:
+    """Many fine-tunings, on all devices; a GPU batches them.
+
+    Args:
+        table: the game.
+        size: of the network, static.
+        bases: their parameters, every leaf `[bases, ...]`.
+        settings: what to run, see `settings`, `[runs]`.
+        batch_size: hands of an update, static.
+        group_size: episodes of each, of the methods that sample, static.
+
+    Returns:
+        The `Measures` as NumPy arrays, each `[runs, records, ...]`.
+
+    Example:
+        >>> import jax
+        >>> from rlrazor.tasks.points import init_network, make_game, make_table, network_size
+        >>> table = make_table(make_game(3, target=10))
+        >>> size = network_size(table)
+        >>> bases = jax.tree.map(lambda leaf: leaf[None], init_network(size, jax.random.key(0)))
+        >>> both = settings(
+        ...     ("SFT", "SFT"), jax.random.key(1), optimizer=ADAM, rate=[0.0, 1e-3], record=[2], base=0, calculator=True
+        ... )
+        >>> (fine_tune_many(table, size, bases, both).weights[:, 0] > 0).tolist()
+        [False, True]
+    """
+    one = partial(fine_tune, table, size, bases, batch_size=batch_size, group_size=group_size)
+    measures: Measures = sweep(one, settings, batch_size=1 if jax.default_backend() == "cpu" else 64)
+    return measures
 
 
 def measure(table: Table, size: Size, base: Params, params: Params, calculator: Bool[Array, ""]) -> Measures:
