@@ -8,9 +8,9 @@ shared.
 
 FIGURES = (
     "navigation",
+    "dip_and_recovery",
+    "drift_order",
     "conditions",
     "prompts",
-    "dip_and_recovery",
     "general_points",
-    "drift_order",
 )

@@ -7,11 +7,11 @@ base that misreads some cards all lose it. Without the calculator formulas are l
 transfer, and RL loses more than SFT, the opposite of what is published. More verification iterations keep more at
 equal numbers of answers, as published, but not at equal numbers of updates: fewer updates do.
 
-Chu et al. (arXiv:2501.17161), figures 5 and 10 (GP-L); `Config.published()` is their game. About 45 seconds on two cores.
+Chu et al. (arXiv:2501.17161), figures 5 and 10; `Config.published()` is their game. About 45 seconds on two cores.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,8 +81,8 @@ class Config:
     @classmethod
     def quick(cls) -> "Config":
         """Small networks, one seed, short trainings."""
-        small = {"width": 48, "pretrain_steps": 300, "batch_size": 32, "num_seeds": 1}
-        return cls(num_steps=60, attempts=(1, 5), num_records=6, **small)
+        small = {"width": 64, "pretrain_steps": 600, "batch_size": 32, "num_seeds": 1}
+        return cls(num_steps=400, attempts=(1, 5), num_records=6, **small)
 
     @classmethod
     def published(cls) -> "Config":
@@ -296,6 +296,5 @@ def caption(config: Config, results: Results) -> Caption:
         a="With a calculator and a base that reads right: means and every seed; the start is drawn at 1.",
         b="With a calculator and a base that misreads.",
         c="Without a calculator.",
-        d="GRPO with several attempts a hand, each knowing what was refused, after equal numbers of updates and of "
-        "answers.",
+        d="GRPO with several attempts a hand, each knowing what was refused, at equal numbers of updates or answers.",
     )

@@ -76,7 +76,7 @@ class Config:
     def quick(cls) -> "Config":
         """Small networks, one seed, short trainings."""
         return cls(
-            counts=(1, 8), num_train=200, num_test=20, width=48, pretrain_steps=300, batch_size=48, num_steps=60,
+            counts=(1, 8), num_train=500, num_test=40, width=64, pretrain_steps=1200, batch_size=64, num_steps=500,
             num_seeds=1,
         )  # fmt: skip
 
@@ -173,13 +173,13 @@ def claims(config: Config, results: Results) -> list[Claim]:
         ),
         Claim(
             id="rl-needs-one",
-            statement=f"{GRPO} on prompts of {few} rule{'s' if few > 1 else ''} follows the held-out names: right "
-            "steps.",
+            statement=f"{GRPO} on prompts of {few} rule{'s' if few > 1 else ''} follows the held-out names where SFT "
+            "does not: right steps above SFT's.",
             source="Chu et al., arXiv:2501.17161",
-            expected=at_least(0.9),
-            measured=results.mean("scores", GRPO, NAMES)[0],
-            control=SFT,
-            control_measured=right[0],
+            expected=at_least(0.3),
+            measured=results.mean("scores", GRPO, NAMES)[0] - right[0],
+            control=f"above those of {ORACLE_SFT}",
+            control_measured=(results.mean("scores", GRPO, NAMES) - results.mean("scores", ORACLE_SFT, NAMES))[0],
         ),
         Claim(
             id="another-kind",

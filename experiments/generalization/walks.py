@@ -72,6 +72,14 @@ class Config:
     """Times at which a walker is measured, the start not counted."""
     matched: tuple[float, ...] = bounded((0.9, 0.95, 0.98), above=0, below=1)
     """Accuracies under the trained rule at which methods are compared."""
+    mastered: float = bounded(0.99, above=0, below=1)
+    """Accuracy under the trained rule that every method must reach."""
+    forgotten: float = bounded(0.15, above=0, below=1)
+    """Accuracy under the other rule below which it is forgotten."""
+    kept: float = bounded(0.85, above=0, below=1)
+    """Accuracy under the other rule above which it is kept."""
+    alike: float = bounded(0.03, above=0, below=1)
+    """Distance of accuracies within which two methods end alike."""
     num_resamples: int = bounded(1000, at_least=20, at_most=100_000)
     """Bootstrap resamples of the seeds."""
     seed: int = bounded(0, at_least=0)
@@ -83,6 +91,8 @@ class Config:
             raise UserError(f"long_seeds must be at most num_seeds {self.num_seeds}, got {self.long_seeds}")
         if list(self.sft_steps) != sorted(set(self.sft_steps)):
             raise UserError(f"sft_steps must increase, got {self.sft_steps}")
+        if self.forgotten >= self.kept:
+            raise UserError(f"forgotten must be below kept {self.kept:g}, got {self.forgotten:g}")
         for name in ("num_steps", "long_steps", "rescue_steps"):
             if getattr(self, name) < self.num_records:
                 raise UserError(f"{name} must be at least num_records {self.num_records}, got {getattr(self, name)}")
@@ -91,18 +101,23 @@ class Config:
     def quick(cls) -> "Config":
         """Small networks, two seeds, short trainings."""
         return cls(
-            num_train=200,
-            num_test=30,
-            width=48,
-            pretrain_steps=300,
-            batch_size=48,
-            num_steps=150,
+            num_train=500,
+            num_test=40,
+            width=64,
+            pretrain_steps=1000,
+            batch_size=64,
+            num_steps=500,
             num_seeds=2,
-            long_steps=300,
+            long_steps=700,
             long_seeds=2,
-            sft_steps=(10, 100),
-            rescue_steps=50,
+            sft_steps=(10, 500),
+            rescue_steps=100,
             num_records=6,
+            matched=(0.9,),
+            mastered=0.9,
+            forgotten=0.35,
+            kept=0.55,
+            alike=0.12,
             num_resamples=50,
         )
 

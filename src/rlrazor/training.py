@@ -65,7 +65,7 @@ def train(
 
 
 def train_at(
-    gradient: Callable[[Any, Key[Array, ""]], Any],
+    gradient: Callable[[Any, Key[Array, ""], Int[Array, ""]], Any],
     params: Params,
     optimizer: optax.GradientTransformation,
     key: Key[Array, ""],
@@ -79,7 +79,7 @@ def train_at(
     has no derivative, and its random numbers are not those of `train`.
 
     Args:
-        gradient: (params, key) -> descent gradient, exact or a sampled estimate of it.
+        gradient: (params, key, number of updates done) -> descent gradient, exact or a sampled estimate of it.
         params: initial parameters, a pytree of arrays.
         optimizer: any optax transformation.
         key: randomness, folded with the number of the step.
@@ -92,13 +92,13 @@ def train_at(
     Example:
         >>> import jax, jax.numpy as jnp, optax
         >>> steps = jnp.array([0, 1, 10])
-        >>> train_at(lambda x, key: x, jnp.array(1.0), optax.sgd(0.5), jax.random.key(0), steps).tolist()
+        >>> train_at(lambda x, key, step: x, jnp.array(1.0), optax.sgd(0.5), jax.random.key(0), steps).tolist()
         [1.0, 0.5, 0.0009765625]
     """
 
     def update(step: Int[Array, ""], carry: tuple[Any, Any]) -> tuple[Any, Any]:
         current, state = carry
-        slope = gradient(current, jax.random.fold_in(key, step))
+        slope = gradient(current, jax.random.fold_in(key, step), step)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer counter with floats
             updates, state = optimizer.update(slope, state, current)
         return optax.apply_updates(current, updates), state

@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from rlrazor._numerics import times_log
 from rlrazor.methods import DFT, EXACT_RL, GRPO, ORACLE_SFT, REINFORCE, RLOO, SFT, UNIFORM_SFT
@@ -28,7 +28,8 @@ from rlrazor.objectives import grpo_advantage, rloo_advantage
 from rlrazor.policies import inverse_cdf
 from rlrazor.tasks.navigation.network import Answers
 
-METHODS = (SFT, UNIFORM_SFT, ORACLE_SFT, DFT, EXACT_RL, REINFORCE, RLOO, GRPO)
+SAMPLED = (REINFORCE, RLOO, GRPO)
+METHODS = (SFT, UNIFORM_SFT, ORACLE_SFT, DFT, EXACT_RL, *SAMPLED)
 
 Scalar: TypeAlias = Float[Array, ""]
 
@@ -87,9 +88,7 @@ def weights(
     policy: Answers,
     ref: Callable[[], Answers],
     shown: Demonstration,
-    key: Key[Array, ""],
-    *,
-    group_size: int = 8,
+    uniform: Float[Array, "batch 2 group"],
 ) -> Weights:
     """The weights of a method at some states.
 
@@ -98,18 +97,17 @@ def weights(
         policy: of the walker, `[batch]`.
         ref: gives the answers of the base, if they are asked for.
         shown: what the demonstrator answers.
-        key: randomness of the samples.
-        group_size: samples of each state, of the methods that sample, static.
+        uniform: numbers in [0, 1) that draw the actions and the styles of the methods that sample, `[batch, 2, group]`.
 
     Returns:
         The `Weights`.
 
     Example:
-        >>> import jax, jax.numpy as jnp
+        >>> import jax.numpy as jnp
         >>> policy = Answers(jnp.log(jnp.array([[0.2, 0.8]])), jnp.log(jnp.array([[0.5, 0.5]])))
         >>> shown = Demonstration(jnp.array([0]), jnp.array([1]))
         >>> for name in ("SFT", "DFT", "exact RL"):
-        ...     w = weights(jnp.array(method_index(name)), policy, lambda: policy, shown, jax.random.key(0))
+        ...     w = weights(jnp.array(method_index(name)), policy, lambda: policy, shown, jnp.full((1, 2, 8), 0.5))
         ...     print(name, w.action[0].round(1), w.style[0].round(1))
         SFT [1. 0.] [0. 1.]
         DFT [0.2 0. ] [0.  0.5]
@@ -123,19 +121,24 @@ def weights(
     right = jax.nn.one_hot(shown.action, action.shape[-1], dtype=dtype)
     fixed = jax.nn.one_hot(shown.style, style.shape[-1], dtype=dtype)
 
-    def sampled(advantage: Callable[[Array], Array]) -> Weights:
-        uniform = jax.random.uniform(key, (2, len(right), group_size), dtype)
-        actions, styles = inverse_cdf(policy.log_action, uniform[0]), inverse_cdf(policy.log_style, uniform[1])
-        share = advantage((actions == shown.action[:, None]).astype(dtype)) / group_size
-
-        def summed(answers: Int[Array, "batch group"], size: int) -> Float[Array, "batch answers"]:
-            return (share[..., None] * jax.nn.one_hot(answers, size, dtype=dtype)).sum(1)
-
-        return Weights(summed(actions, action.shape[-1]), summed(styles, style.shape[-1]))
-
     def exact() -> Weights:
         reward = 2 * right - 1
         return Weights(action * reward, style * (action * reward).sum(-1, keepdims=True))
+
+    def sampled() -> Weights:
+        actions, styles = inverse_cdf(policy.log_action, uniform[:, 0]), inverse_cdf(policy.log_style, uniform[:, 1])
+        solved = (actions == shown.action[:, None]).astype(dtype)
+        advantages: dict[str, Callable[[], Array]] = {
+            REINFORCE: lambda: solved,
+            RLOO: lambda: rloo_advantage(2 * solved - 1),
+            GRPO: lambda: grpo_advantage(solved),
+        }
+        share: Array = jax.lax.switch(method - len(METHODS) + len(SAMPLED), [advantages[name] for name in SAMPLED])
+
+        def summed(answers: Int[Array, "batch group"], size: int) -> Float[Array, "batch answers"]:
+            return (share[..., None] * jax.nn.one_hot(answers, size, dtype=dtype)).mean(1)
+
+        return Weights(summed(actions, action.shape[-1]), summed(styles, style.shape[-1]))
 
     table: dict[str, Callable[[], Weights]] = {
         SFT: lambda: Weights(right, fixed),
@@ -143,11 +146,8 @@ def weights(
         ORACLE_SFT: lambda: Weights(right, jnp.exp(ref().log_style)),
         DFT: lambda: Weights(right * action, fixed * style),
         EXACT_RL: exact,
-        REINFORCE: lambda: sampled(lambda reward: reward),
-        RLOO: lambda: sampled(lambda reward: rloo_advantage(2 * reward - 1)),
-        GRPO: lambda: sampled(grpo_advantage),
     }
-    chosen: Weights = jax.lax.switch(method, [table[name] for name in METHODS])
+    chosen: Weights = jax.lax.switch(method, [*(table[name] for name in METHODS if name not in SAMPLED), sampled])
     return chosen
 
 

@@ -76,8 +76,8 @@ def rule_index(rule: str) -> int:
         >>> rule_index("egocentric")
         Traceback (most recent call last):
         ...
-        ValueError: unknown rule 'egocentric'; there are absolute, relative, hours, degrees, letters, colors
-    """
+        ValueError: unknown rule 'egocentric'; there are absolute, relative, hours, degrees, letters, colors, winds, months, notes, planets
+    """  # noqa: E501  (the error is one line)
     if rule not in RULES:
         raise ValueError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
     return RULES.index(rule)
@@ -192,16 +192,21 @@ def sample_routes(
     ):
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
-    of_city, of_start, of_facing, of_turns, of_blocks = jax.random.split(key, 5)
-    city = jax.random.randint(of_city, (city_size, city_size), 0, num_landmarks)
-    start = jax.random.randint(of_start, (num_routes, 2), 0, city_size)
-    facing = jax.random.randint(of_facing, (num_routes,), 0, NUM_HEADINGS)
-    turn = jax.random.choice(of_turns, jnp.array([1, 2, 3, 5, 6, 7]), (num_routes, num_turns))
+    of_city, of_routes = jax.random.split(key)
+    city = _pick(jax.random.uniform(of_city, (city_size, city_size)), num_landmarks)
+    uniform = jax.random.uniform(of_routes, (num_routes, 3 + 2 * num_turns))
+    start, facing = _pick(uniform[:, :2], city_size), _pick(uniform[:, 2], NUM_HEADINGS)
+    turn = jnp.array([1, 2, 3, 5, 6, 7])[_pick(uniform[:, 3 : 3 + num_turns], 6)]  # neither straight on nor back
     heading = jnp.remainder(facing[:, None] + jnp.cumsum(turn, axis=-1), NUM_HEADINGS)
-    blocks = jax.random.randint(of_blocks, (num_routes, num_turns), 1, max_blocks + 1)
+    blocks = 1 + _pick(uniform[:, 3 + num_turns :], max_blocks)
     walked = jnp.cumsum(blocks[..., None] * jnp.asarray(_STEP)[heading], axis=1)
     x, y = jnp.moveaxis(jnp.remainder(start[:, None] + walked, city_size), -1, 0)
     return Routes(start, facing, heading, blocks, city[x, y])
+
+
+def _pick(uniform: Float[Array, "..."], count: int) -> Int[Array, "..."]:
+    """Whole numbers below `count`, uniformly, from numbers in [0, 1)."""
+    return jnp.floor(uniform * count).astype(int)
 
 
 def expert_states(routes: Routes, *, num_rules: int = 2, max_blocks: int = 3, num_landmarks: int = 6) -> States:
@@ -224,7 +229,7 @@ def expert_states(routes: Routes, *, num_rules: int = 2, max_blocks: int = 3, nu
         >>> import jax
         >>> states = expert_states(sample_routes(jax.random.key(0), 1))
         >>> [int(a) for a in states.action[0, :, 0][states.valid[0]]]  # turn, forward, ..., stop
-        [5, 0, 2, 0, 0, 4, 0, 0, 1]
+        [4, 0, 0, 0, 9, 0, 0, 0, 7, 0, 1]
     """
     num_routes, num_turns = routes.heading.shape
     before = jnp.concatenate([routes.facing[:, None], routes.heading[:, :-1]], axis=-1)

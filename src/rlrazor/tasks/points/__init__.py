@@ -39,6 +39,7 @@ from rlrazor.tasks.points.player import network_size as network_size
 from rlrazor.tasks.points.training import ADAM as ADAM
 from rlrazor.tasks.points.training import MOMENTUM as MOMENTUM
 from rlrazor.tasks.points.training import OPTIMIZERS as OPTIMIZERS
+from rlrazor.tasks.points.training import Hands as Hands
 from rlrazor.tasks.points.training import Measures as Measures
 from rlrazor.tasks.points.training import Setting as Setting
 from rlrazor.tasks.points.training import draw_hands as draw_hands

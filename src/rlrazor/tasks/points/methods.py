@@ -31,7 +31,8 @@ from rlrazor.policies import inverse_cdf
 from rlrazor.tasks.points.game import BAD_NUMBER, CORRECT, NUM_NUMBERS, WRONG_VALUE
 from rlrazor.tasks.points.player import Answers
 
-METHODS = (SFT, UNIFORM_SFT, ORACLE_SFT, DFT, EXACT_RL, REINFORCE, GRPO)
+SAMPLED = (REINFORCE, GRPO)
+METHODS = (SFT, UNIFORM_SFT, ORACLE_SFT, DFT, EXACT_RL, *SAMPLED)
 MISREAD = 2 * BAD_NUMBER  # a number that is not there, another left unused
 
 Scalar: TypeAlias = Float[Array, ""]
@@ -208,19 +209,26 @@ def pulls(
         on_formula = formula * (right[:, None] * reward + MISREAD * (1 - right[:, None]))
         return weighted(on_number, on_formula)
 
-    def sampled(advantage: Callable[[Array, Array], Array]) -> Pulls:
-        return _explore(policy, truth, key, attempts, advantage, group_size)
-
     table: dict[str, Callable[[], Pulls]] = {
         SFT: lambda: weighted(read, shown),
         UNIFORM_SFT: lambda: weighted(read, solves / solves.sum(-1, keepdims=True)),
         ORACLE_SFT: oracle,
         DFT: lambda: weighted(read * number, shown * formula),
         EXACT_RL: exact,
-        REINFORCE: lambda: sampled(lambda reward, live: ((reward == CORRECT) & live).astype(dtype)),
-        GRPO: lambda: sampled(_live_grpo_advantage),
     }
-    chosen: Pulls = jax.lax.switch(method, [table[name] for name in METHODS])
+
+    def advantage(reward: Float[Array, "batch group"], live: Bool[Array, "batch group"]) -> Float[Array, "batch group"]:
+        advantages: dict[str, Callable[[], Array]] = {
+            REINFORCE: lambda: ((reward == CORRECT) & live).astype(dtype),
+            GRPO: lambda: _live_grpo_advantage(reward, live),
+        }
+        each: Array = jax.lax.switch(method - len(METHODS) + len(SAMPLED), [advantages[name] for name in SAMPLED])
+        return each
+
+    def sampled() -> Pulls:
+        return _explore(policy, truth, key, attempts, advantage, group_size)
+
+    chosen: Pulls = jax.lax.switch(method, [*(table[name] for name in METHODS if name not in SAMPLED), sampled])
     return chosen
 
 
@@ -274,15 +282,15 @@ def _explore(
     num_formulas, dtype = policy.log_formula.shape[-1], policy.log_number.dtype
     groups = (num_hands, group_size)
 
-    def answer(log_policy: Array, refused: Array, key: Key[Array, ""]) -> tuple[Array, Array]:
+    def answer(log_policy: Array, refused: Array, uniform: Array) -> tuple[Array, Array]:
         allowed = jax.nn.log_softmax(jnp.where(refused, -jnp.inf, log_policy))
-        drawn = inverse_cdf(allowed, jax.random.uniform(key, (*allowed.shape[:-1], 1), dtype))[..., 0]
+        drawn = inverse_cdf(allowed, uniform[..., None])[..., 0]
         return jnp.exp(allowed), jax.nn.one_hot(drawn, allowed.shape[-1], dtype=dtype)
 
     def attempt(index: Int[Array, ""], state: _Attempts) -> _Attempts:
-        of_number, of_formula = jax.random.split(jax.random.fold_in(key, index))
-        number, named = answer(policy.log_number[:, None], state.bad_number, of_number)
-        formula, written = answer(policy.log_formula[:, None], state.bad_formula, of_formula)
+        uniform = jax.random.uniform(jax.random.fold_in(key, index), (*groups, num_cards + 1), dtype)
+        number, named = answer(policy.log_number[:, None], state.bad_number, uniform[..., :-1])
+        formula, written = answer(policy.log_formula[:, None], state.bad_formula, uniform[..., -1])
         right = jnp.take_along_axis(named, truth.number[:, None, :, None], axis=-1)[..., 0] > 0
         read = right.all(-1)
         solved = read & ((written > 0) & truth.solves[:, None]).any(-1)

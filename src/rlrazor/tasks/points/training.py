@@ -49,6 +49,18 @@ class Setting(NamedTuple):
     key: Key[Array, "*runs"]
 
 
+class Hands(NamedTuple):
+    """Some hands, and the rule that each is played under.
+
+    Attributes:
+        hand: index, `[batch]`.
+        rule: index, `[batch]`.
+    """
+
+    hand: Int[Array, " batch"]
+    rule: Int[Array, " batch"]
+
+
 class Measures(NamedTuple):
     """A player under each rule: rule 0 on all hands that it can solve, rule 1 on those with a face card.
 
@@ -65,36 +77,30 @@ class Measures(NamedTuple):
     weights: Float[Array, "*batch"]
 
 
-def draw_hands(
-    table: Table, other_rule: Scalar, key: Key[Array, ""], batch_size: int
-) -> tuple[Int[Array, " batch"], Int[Array, " batch"]]:
+def draw_hands(table: Table, other_rule: Scalar, uniform: Float[Array, "batch 2"]) -> Hands:
     """Hands of uniformly drawn cards that can be solved, and the rule that each is played under.
 
     Args:
         table: the game.
         other_rule: share of the hands that are played under rule 1.
-        key: randomness.
-        batch_size: static.
+        uniform: numbers in [0, 1) that draw a hand and a rule, `[batch, 2]`.
 
     Returns:
-        Indices of hands and of rules, `[batch]` each.
+        The `Hands`.
 
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from rlrazor.tasks.points.game import make_game
         >>> from rlrazor.tasks.points.player import make_table
-        >>> hand, rule = draw_hands(make_table(make_game(3, target=10)), jnp.array(0.0), jax.random.key(0), 4)
-        >>> rule.tolist()
+        >>> table, uniform = make_table(make_game(3, target=10)), jax.random.uniform(jax.random.key(0), (4, 2))
+        >>> draw_hands(table, jnp.array(0.0), uniform).rule.tolist()
         [0, 0, 0, 0]
     """
-    of_rule, of_hand = jax.random.split(key)
-    rule = (jax.random.uniform(of_rule, (batch_size,), other_rule.dtype) < other_rule).astype(int)
+    rule = (uniform[:, 1] < other_rule).astype(int)
     chances = jnp.where(table.solves.any(-1), table.draws, 0.0)
     log_draws = jnp.log(chances / chances.sum(-1, keepdims=True))
-    uniform = jax.random.uniform(of_hand, (batch_size,), log_draws.dtype)
-    return jnp.take_along_axis(inverse_cdf(log_draws, jnp.broadcast_to(uniform, (2, batch_size))), rule[None], axis=0)[
-        0
-    ], rule
+    under_each = inverse_cdf(log_draws, jnp.broadcast_to(uniform[:, 0], (len(RULES), len(uniform))))
+    return Hands(jnp.take_along_axis(under_each, rule[None], axis=0)[0], rule)
 
 
 def truth_of(table: Table, hand: Int[Array, " batch"], rule: Int[Array, " batch"]) -> Truth:
@@ -172,7 +178,7 @@ def pretrain(
     evenly = jnp.full_like(misread, 0.5)
 
     def loss(params: Params, key: Key[Array, ""]) -> Scalar:
-        hand, rule = draw_hands(table, evenly, key, batch_size)
+        hand, rule = draw_hands(table, evenly, jax.random.uniform(key, (batch_size, 2), misread.dtype))
         policy, truth = answers(params, size, table, hand, rule, calculator), truth_of(table, hand, rule)
         number = (1 - misread) * jax.nn.one_hot(truth.number, NUM_NUMBERS) + misread / NUM_NUMBERS
         solves = truth.solves.astype(misread.dtype)
@@ -180,7 +186,7 @@ def pretrain(
         formula = (1 - guess) * solution + guess / size.formulas
         return -((number * policy.log_number).sum((-2, -1)) + (formula * policy.log_formula).sum(-1)).mean()
 
-    def gradient(params: Params, key: Key[Array, ""]) -> Params:
+    def gradient(params: Params, key: Key[Array, ""], _: Int[Array, ""]) -> Params:
         return jax.grad(loss)(params, key)
 
     last = train_at(gradient, init_network(size, start), optimizer, draws, jnp.array([num_steps]))
@@ -311,13 +317,13 @@ def fine_tune(
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> from rlrazor.methods import GRPO
+        >>> from rlrazor.methods import UNIFORM_SFT
         >>> from rlrazor.tasks.points import init_network, make_game, make_table, network_size
         >>> table = make_table(make_game(3, target=10))
         >>> size = network_size(table)
         >>> bases = jax.tree.map(lambda leaf: leaf[None], init_network(size, jax.random.key(0)))
         >>> one = settings(
-        ...     (GRPO,), jax.random.key(1), optimizer=ADAM, rate=1e-3, record=[0, 2], base=0, calculator=True
+        ...     (UNIFORM_SFT,), jax.random.key(1), optimizer=ADAM, rate=1e-3, record=[0, 2], base=0, calculator=True
         ... )
         >>> setting = jax.tree.map(lambda leaf: leaf[0], one)
         >>> path = jax.jit(lambda bases, setting: fine_tune(table, size, bases, setting))(bases, setting)
@@ -327,9 +333,10 @@ def fine_tune(
     base = jax.tree.map(lambda leaf: leaf[setting.base], bases)
     optimizer = chosen_optimizer(setting.optimizer, (optax.sgd(setting.rate, momentum=0.9), optax.adam(setting.rate)))
 
-    def gradient(params: Params, key: Key[Array, ""]) -> Params:
+    def gradient(params: Params, key: Key[Array, ""], _: Int[Array, ""]) -> Params:
         of_hands, of_samples = jax.random.split(key)
-        hand, rule = draw_hands(table, setting.other_rule, of_hands, batch_size)
+        uniform = jax.random.uniform(of_hands, (batch_size, 2), setting.rate.dtype)
+        hand, rule = draw_hands(table, setting.other_rule, uniform)
         truth = truth_of(table, hand, rule)
 
         def player(params: Params) -> Answers:
