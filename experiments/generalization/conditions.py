@@ -12,6 +12,7 @@ cores.
 """
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +33,7 @@ METHODS = (SFT, UNIFORM_SFT, EXACT_RL, GRPO)
 STYLED, PLAIN = "style", "no style"
 STYLES = (STYLED, PLAIN)
 AS_IS, MASKED, LEAKY, SLOW = VARIANTS = ("as is", "listed actions only", "leaky base", "slower")
+SLANTED: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
 SILENT = "What this does not say about language models: which of these conditions they are trained in."
 
 
@@ -52,7 +54,9 @@ class Config:
     leak: float = bounded(0.1, above=0, below=0.5)
     """Probability of the other rule's word in a leaky base."""
     pretrain_steps: int = bounded(2000, at_most=1_000_000)
-    """Updates of the pretraining, of 256 states each, by Adam."""
+    """Updates of the pretraining, by Adam."""
+    pretrain_batch: int = bounded(256, at_most=100_000)
+    """States of each."""
     rates: tuple[float, ...] = bounded((0.2, 0.04, 6e-4), above=0, at_most=10, length=3)
     """Learning rates of SGD, of SGD with momentum 0.9, and of Adam."""
     slow_factor: float = bounded(1 / 3, above=0, below=1)
@@ -81,8 +85,8 @@ class Config:
     def quick(cls) -> "Config":
         """Small networks, one seed, short trainings."""
         return cls(
-            num_train=500, num_test=40, width=64, pretrain_steps=1000, batch_size=48, num_steps=300, num_seeds=1,
-            many_seeds=2, num_resamples=50,
+            num_train=500, num_test=40, width=64, pretrain_steps=1500, pretrain_batch=64, batch_size=48,
+            num_steps=350, num_seeds=1, many_seeds=2, num_resamples=50,
         )  # fmt: skip
 
 
@@ -139,8 +143,8 @@ def run(config: Config) -> Results:
     world = navigation.make_world(of_world, **sizes)
     size = navigation.network_size(world, config.width)
     leaks = np.repeat([0.0, config.leak], (config.many_seeds, config.num_seeds))
-    unsure, steps = jnp.array(config.unsure), config.pretrain_steps
-    bases = navigation.pretrain_many(world, size, of_bases, unsure, leaks, num_steps=steps)
+    lengths = {"num_steps": config.pretrain_steps, "batch_size": config.pretrain_batch}
+    bases = navigation.pretrain_many(world, size, of_bases, jnp.array(config.unsure), leaks, **lengths)
     rows, rates = all_rows(config), dict(zip(OPTIMIZERS, config.rates, strict=True))
     settings = navigation.settings(
         [row.method for row in rows],
@@ -168,7 +172,8 @@ def in_cells(rows: list[Row], scores: Float[np.ndarray, "runs rules"]) -> Result
 
 def interval(config: Config, cell: Cell) -> rz.Estimate:
     """The mean under the other rule, with its 95% interval over seeds."""
-    return rz.bootstrap(jnp.mean, jax.random.key(0), jnp.asarray(cell.other), num_resamples=config.num_resamples)
+    other, num = jnp.asarray(cell.other), config.num_resamples
+    return rz.mean_interval(other, jax.random.key(0), num_resamples=num)  # type: ignore[no-any-return]
 
 
 def claims(config: Config, results: Results) -> list[Claim]:
@@ -178,15 +183,15 @@ def claims(config: Config, results: Results) -> list[Claim]:
     return [
         Claim(
             id="sampled-against-exact",
-            statement="With Adam and no style, sampled RL keeps the other rule where exact RL does not: lower end of "
-            f"GRPO's 95% interval over {config.many_seeds} seeds above the upper end of exact RL's.",
+            statement="With Adam and no style, sampled RL keeps the other rule where exact RL does not: what lies "
+            f"between their 95% intervals over {config.many_seeds} seeds.",
             source="Adam magnifies small steady pulls on words that are never used; a group baseline has none",
             expected=at_least(0.05),
             measured=sampled.low - exact.high,
             control="SFT in the place of GRPO",
             control_measured=sft.low - exact.high,
-            note=f"Sampled {float(sampled.value):.3f} [{float(sampled.low):.3f}, {float(sampled.high):.3f}], exact RL "
-            f"{float(exact.value):.3f} [{float(exact.low):.3f}, {float(exact.high):.3f}], SFT {float(sft.value):.3f}.",
+            note=f"Sampled {sampled.value:.3f} [{sampled.low:.3f}, {sampled.high:.3f}], exact RL {exact.value:.3f} "
+            f"[{exact.low:.3f}, {exact.high:.3f}], SFT {sft.value:.3f}.",
         ),
         Claim(
             id="exact-rl-is-sft",
@@ -199,12 +204,12 @@ def claims(config: Config, results: Results) -> list[Claim]:
         ),
         Claim(
             id="no-contrast-without-either",
-            statement="Without style and with momentum nobody forgets: smallest mean accuracy over methods.",
+            statement="Without style and with momentum methods end alike: spread of their mean accuracies.",
             source="neither mechanism is there",
-            expected=at_least(0.65),
-            measured=min(mean(m, MOMENTUM, PLAIN) for m in METHODS),
+            expected=at_most(0.1),
+            measured=np.ptp([mean(m, MOMENTUM, PLAIN) for m in METHODS]),
             control="with Adam",
-            control_measured=min(mean(m, ADAM, PLAIN) for m in METHODS),
+            control_measured=np.ptp([mean(m, ADAM, PLAIN) for m in METHODS]),
         ),
         Claim(
             id="diversity",
@@ -213,7 +218,7 @@ def claims(config: Config, results: Results) -> list[Claim]:
             source="the demonstrator's choice is what is learned",
             expected=at_least(0.4),
             measured=mean(UNIFORM_SFT, MOMENTUM, STYLED) - mean(SFT, MOMENTUM, STYLED),
-            control="exact RL instead of SFT on all styles, less that",
+            control="exact RL's above SFT's on all styles",
             control_measured=mean(EXACT_RL, MOMENTUM, STYLED) - mean(UNIFORM_SFT, MOMENTUM, STYLED),
         ),
         Claim(
@@ -239,7 +244,7 @@ def claims(config: Config, results: Results) -> list[Claim]:
 
 
 def plot(config: Config, results: Results) -> Figure:
-    """The map: rows are variants and styles, columns optimizers and methods; and every seed of the special cells."""
+    """The map, and every seed of the special cells."""
     figure, axes = panels([["map", "seeds"]], height=3.9, width_ratios=[4.2, 1])
     draw_map(axes["map"], results)
     draw_seeds(axes["seeds"], config, results)
@@ -248,8 +253,7 @@ def plot(config: Config, results: Results) -> Figure:
 
 def draw_map(ax: Axes, results: Results) -> None:
     """Right steps under the other rule in every condition; a star where the trained rule is not mastered."""
-    rows = [(variant, style) for variant in VARIANTS for style in STYLES]
-    columns = [(optimizer, method) for optimizer in OPTIMIZERS for method in METHODS]
+    rows, columns = list(product(VARIANTS, STYLES)), list(product(OPTIMIZERS, METHODS))
     values = np.array([[results.mean(m, o, style, variant) for o, m in columns] for variant, style in rows])
     ax.imshow(values, cmap="RdYlBu", vmin=0, vmax=1, aspect="auto")
     for y, (variant, style) in enumerate(rows):
@@ -263,15 +267,12 @@ def draw_map(ax: Axes, results: Results) -> None:
         ax.axvline(x - 0.5, color="white", linewidth=3)
     for y in range(len(STYLES), len(rows), len(STYLES)):
         ax.axhline(y - 0.5, color="white", linewidth=3)
-    ax.set_xticks(
-        range(len(columns)), [method for _, method in columns], rotation=45, ha="right", rotation_mode="anchor"
-    )
+    ax.set_xticks(range(len(columns)), [method for _, method in columns], **SLANTED)
     ax.set_yticks(range(len(rows)), [f"{variant}, {style}" for variant, style in rows])
     for at, optimizer in enumerate(OPTIMIZERS):
         ax.text((at + 0.5) * len(METHODS) - 0.5, -0.65, optimizer, ha="center", va="bottom", fontsize=7.5)
     ax.set_title("right steps under the other rule", pad=16)
     ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
 
 
 def draw_seeds(ax: Axes, config: Config, results: Results) -> None:
@@ -281,7 +282,7 @@ def draw_seeds(ax: Axes, config: Config, results: Results) -> None:
         found, count = interval(config, cell), len(cell.other)
         samples(ax, np.full(count, x), cell.other, at_most=count, color=color, alpha=0.6)
         ax.plot([x, x], [found.low, found.high], color=color, linewidth=4, alpha=0.4, solid_capstyle="butt")
-    ax.set_xticks(range(3), (SFT, EXACT_RL, GRPO), rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_xticks(range(3), (SFT, EXACT_RL, GRPO), **SLANTED)
     ax.set(ylabel="other rule, right steps", ylim=(0, 1), xlim=(-0.5, 2.5))
     ax.set_title("Adam, no style", pad=16)
 

@@ -13,6 +13,7 @@ About 95 seconds on two cores, with `navigation` and `dip_and_recovery`.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
@@ -44,6 +45,9 @@ TITLES = {ANSWERS: "answers", ACTIONS: "actions", WEIGHTS: "weights", THERE: "ac
 SILENT = "What this does not say about language models: which distance orders theirs; it says that one must be checked."
 
 
+rank_correlation = jax.jit(rz.rank_correlation)
+
+
 def points(results: Results, name: str, method: str) -> np.ndarray:
     """A predictor at the end of every training, `[seeds]`."""
     return np.asarray(PREDICTORS[name](results.trained[method]))[:, -1]
@@ -60,7 +64,7 @@ def rank(results: Results, name: str) -> float:
     """Rank correlation over methods of a predictor with what was lost, both means over seeds."""
     means = [(points(results, name, method).mean(), forgotten(results, method).mean()) for method in METHODS]
     x, y = map(jnp.array, zip(*means, strict=True))
-    return float(rz.rank_correlation(x, y))
+    return float(rank_correlation(x, y))
 
 
 def claims(config: Config, results: Results) -> list[Claim]:

@@ -51,7 +51,9 @@ class Config:
     misread: float = bounded(0.1, above=0, below=1)
     """Probability of any number for a card, in a base that misreads."""
     pretrain_steps: int = bounded(1200, at_most=1_000_000)
-    """Updates of the pretraining, of 256 hands each, by Adam."""
+    """Updates of the pretraining, by Adam."""
+    pretrain_batch: int = bounded(256, at_most=100_000)
+    """Hands of each."""
     rate: float = bounded(6e-4, above=0, at_most=1)
     """Learning rate of Adam."""
     replay_share: float = bounded(0.1, above=0, below=1)
@@ -81,8 +83,8 @@ class Config:
     @classmethod
     def quick(cls) -> "Config":
         """Small networks, one seed, short trainings."""
-        small = {"width": 64, "pretrain_steps": 600, "batch_size": 32, "num_seeds": 1}
-        return cls(num_steps=400, attempts=(1, 5), num_records=6, **small)
+        small = {"width": 64, "pretrain_steps": 600, "pretrain_batch": 64, "batch_size": 32, "num_seeds": 1}
+        return cls(num_steps=250, attempts=(1, 5), num_records=6, **small)
 
     @classmethod
     def published(cls) -> "Config":
@@ -145,8 +147,8 @@ def run(config: Config) -> Results:
     size, rows = points.network_size(table, config.width), all_rows(config)
     worlds, guess = np.repeat(WORLDS, config.num_seeds), jnp.array(config.guess)
     misread, calculator = np.where(worlds == MISREADING, config.misread, 0.0), worlds != ALONE
-    steps = config.pretrain_steps
-    bases = points.pretrain_many(table, size, of_bases, misread, guess, calculator, num_steps=steps)
+    lengths = {"num_steps": config.pretrain_steps, "batch_size": config.pretrain_batch}
+    bases = points.pretrain_many(table, size, of_bases, misread, guess, calculator, **lengths)
     settings = points.settings(
         [SFT if row.method == REPLAY else row.method for row in rows],
         of_runs,
@@ -287,10 +289,8 @@ def draw_attempts(ax: Axes, config: Config, results: Results) -> None:
 
 def caption(config: Config, results: Results) -> Caption:
     """What a reader can quote."""
-    told = "; ".join(
-        f"{world}: " + ", ".join(f"{method} {results.final(world, method):.2f}" for method in (SFT, EXACT_RL, GRPO))
-        for world in WORLDS
-    )
+    three = (SFT, EXACT_RL, GRPO)
+    told = "; ".join(f"{w}: " + ", ".join(f"{m} {results.final(w, m):.2f}" for m in three) for w in WORLDS)
     return Caption(
         f"Hands with a face card solved under the other rule, {config.num_steps} updates of Adam. {told}. {SILENT}",
         a="With a calculator and a base that reads right: means and every seed; the start is drawn at 1.",

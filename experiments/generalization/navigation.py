@@ -13,6 +13,7 @@ with `dip_and_recovery` and `drift_order`.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
@@ -37,10 +38,13 @@ SILENT = (
 )
 
 
+value_at_crossing = jax.jit(rz.value_at_crossing)
+
+
 def matched(config: Config, results: Results, method: str) -> Any:
     """Accuracy under the other rule where that under the trained one first reaches each level, `[levels, seeds]`."""
     new, other = (jnp.asarray(results.accuracy(method, rule)) for rule in (TRAINED, OTHER))
-    return np.stack([np.asarray(rz.value_at_crossing(new, other, level)) for level in config.matched])
+    return np.stack([np.asarray(value_at_crossing(new, other, level)) for level in config.matched])
 
 
 def fall(results: Results, method: str, score: str) -> float:

@@ -53,7 +53,9 @@ class Config:
     unsure: float = bounded(0.25, above=0, below=1)
     """Probability that the base is taught to spread over the actions of the rule's list."""
     pretrain_steps: int = bounded(2000, at_most=1_000_000)
-    """Updates of the pretraining on all rules, of 256 states each, by Adam."""
+    """Updates of the pretraining on all rules, by Adam."""
+    pretrain_batch: int = bounded(256, at_most=100_000)
+    """States of each."""
     rate: float = bounded(0.04, above=0, at_most=10)
     """Learning rate of SGD with momentum 0.9."""
     num_steps: int = bounded(800, at_most=1_000_000)
@@ -76,8 +78,8 @@ class Config:
     def quick(cls) -> "Config":
         """Small networks, one seed, short trainings."""
         return cls(
-            counts=(1, 8), num_train=500, num_test=40, width=64, pretrain_steps=1200, batch_size=64, num_steps=500,
-            num_seeds=1,
+            counts=(1, 8), num_train=500, num_test=40, width=64, pretrain_steps=2000, pretrain_batch=64, batch_size=64,
+            num_steps=500, num_seeds=1,
         )  # fmt: skip
 
 
@@ -107,8 +109,9 @@ def run(config: Config) -> Results:
     sizes = {"num_styles": config.num_styles, "num_train": config.num_train, "num_test": config.num_test}
     world = navigation.make_world(of_world, num_rules=len(RULES), **sizes)
     size = navigation.network_size(world, config.width)
-    leaks, steps = jnp.zeros(config.num_seeds), config.pretrain_steps
-    bases = navigation.pretrain_many(world, size, of_bases, jnp.array(config.unsure), leaks, num_steps=steps)
+    unsure, leaks = jnp.array(config.unsure), jnp.zeros(config.num_seeds)
+    lengths = {"num_steps": config.pretrain_steps, "batch_size": config.pretrain_batch}
+    bases = navigation.pretrain_many(world, size, of_bases, unsure, leaks, **lengths)
     rows = [(method, count, seed) for method in METHODS for count in config.counts for seed in range(config.num_seeds)]
     settings = navigation.settings(
         [method for method, _, _ in rows],
@@ -119,8 +122,8 @@ def run(config: Config) -> Results:
         base=np.array([seed for _, _, seed in rows]),
         prompts=np.stack([shares(count) for _, count, _ in rows]),
     )
-    lengths = {"batch_size": config.batch_size, "group_size": config.group_size}
-    measures = navigation.fine_tune_many(world, size, bases, settings, **lengths)
+    sizes = {"batch_size": config.batch_size, "group_size": config.group_size}
+    measures = navigation.fine_tune_many(world, size, bases, settings, **sizes)
 
     def by_method(scores: Float[np.ndarray, "runs records rules"]) -> dict[str, Float[np.ndarray, "..."]]:
         shape = (len(METHODS), len(config.counts), config.num_seeds, len(RULES))

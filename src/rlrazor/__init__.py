@@ -54,6 +54,7 @@ from rlrazor.laws import Estimate as Estimate
 from rlrazor.laws import bootstrap as bootstrap
 from rlrazor.laws import isotonic_fit as isotonic_fit
 from rlrazor.laws import isotonic_r2 as isotonic_r2
+from rlrazor.laws import mean_interval as mean_interval
 from rlrazor.laws import quadratic_r2 as quadratic_r2
 from rlrazor.laws import rank_correlation as rank_correlation
 from rlrazor.methods import METHODS as METHODS

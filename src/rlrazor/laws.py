@@ -6,6 +6,7 @@ floating vectors of one length raise `TypeError` or `ValueError`, see `rlrazor.c
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -183,6 +184,33 @@ def bootstrap(
     draws = jax.lax.map(resampled, jax.random.split(key, num_resamples))
     low, high = jnp.quantile(draws, jnp.array([(1 - level) / 2, (1 + level) / 2], draws.dtype))
     return Estimate(statistic(*samples), low, high)
+
+
+@partial(jax.jit, static_argnames=("num_resamples", "level"))
+def mean_interval(
+    values: Float[Array, " units"], key: Key[Array, ""], *, num_resamples: int = 1000, level: float = 0.95
+) -> Estimate:
+    """The mean over units, such as seeds, with its percentile bootstrap interval; compiled once for all of one length.
+
+    Args:
+        values: one of each unit, `[units]`.
+        key: randomness.
+        num_resamples: number of resamples, static.
+        level: coverage, in (0, 1), static.
+
+    Returns:
+        The `Estimate`.
+
+    Raises:
+        ValueError: `level` lies outside (0, 1).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> found = mean_interval(jnp.array([1.0, 2.0, 3.0, 6.0]), jax.random.key(0))
+        >>> print(f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]")
+        3.0 [1.5, 5.0]
+    """
+    return bootstrap(jnp.mean, key, values, num_resamples=num_resamples, level=level)
 
 
 def _points(**arrays: Points) -> tuple[Points, ...]:

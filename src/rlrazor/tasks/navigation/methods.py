@@ -88,7 +88,7 @@ def weights(
     policy: Answers,
     ref: Callable[[], Answers],
     shown: Demonstration,
-    uniform: Float[Array, "batch 2 group"],
+    drawn: Float[Array, "batch 2 group"],
 ) -> Weights:
     """The weights of a method at some states.
 
@@ -97,7 +97,7 @@ def weights(
         policy: of the walker, `[batch]`.
         ref: gives the answers of the base, if they are asked for.
         shown: what the demonstrator answers.
-        uniform: numbers in [0, 1) that draw the actions and the styles of the methods that sample, `[batch, 2, group]`.
+        drawn: numbers in [0, 1) that draw the actions and the styles of the methods that sample, `[batch, 2, group]`.
 
     Returns:
         The `Weights`.
@@ -126,7 +126,7 @@ def weights(
         return Weights(action * reward, style * (action * reward).sum(-1, keepdims=True))
 
     def sampled() -> Weights:
-        actions, styles = inverse_cdf(policy.log_action, uniform[:, 0]), inverse_cdf(policy.log_style, uniform[:, 1])
+        actions, styles = inverse_cdf(policy.log_action, drawn[:, 0]), inverse_cdf(policy.log_style, drawn[:, 1])
         solved = (actions == shown.action[:, None]).astype(dtype)
         advantages: dict[str, Callable[[], Array]] = {
             REINFORCE: lambda: solved,

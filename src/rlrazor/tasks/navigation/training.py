@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
+from rlrazor._numerics import uniform
 from rlrazor.divergences import kl_divergence
 from rlrazor.methods import SFT
 from rlrazor.policies import inverse_cdf
@@ -183,13 +184,13 @@ def network_size(world: World, width: int = 128) -> Size:
     return Size(features, num_rules, num_actions(num_rules), styles, width)
 
 
-def draw_batch(world: World, prompts: Float[Array, " rules"], uniform: Float[Array, "batch 2"]) -> Batch:
+def draw_batch(world: World, prompts: Float[Array, " rules"], drawn: Float[Array, "batch 2"]) -> Batch:
     """States of the expert, uniformly, each under a rule drawn for it.
 
     Args:
         world: the city.
         prompts: share of the prompts under each rule, `[rules]`.
-        uniform: numbers in [0, 1) that draw a state and a rule, `[batch, 2]`.
+        drawn: numbers in [0, 1) that draw a state and a rule, `[batch, 2]`.
 
     Returns:
         The `Batch`.
@@ -200,8 +201,8 @@ def draw_batch(world: World, prompts: Float[Array, " rules"], uniform: Float[Arr
         >>> draw_batch(world, jnp.array([0.0, 1.0]), jax.random.uniform(jax.random.key(1), (4, 2))).rule.tolist()
         [1, 1, 1, 1]
     """
-    rows = jnp.floor(uniform[:, 0] * len(world.train.valid)).astype(int)
-    rule = inverse_cdf(jnp.log(prompts), uniform[:, 1])
+    rows = jnp.floor(drawn[:, 0] * len(world.train.valid)).astype(int)
+    rule = inverse_cdf(jnp.log(prompts), drawn[:, 1])
     return Batch(world.train.observation[rows], world.train.action[rows], rule)
 
 
@@ -299,7 +300,7 @@ def pretrain(
     evenly = jnp.full(size.rules, 1 / size.rules)
 
     def loss(params: Params, key: Key[Array, ""]) -> Scalar:
-        batch = draw_batch(world, evenly, jax.random.uniform(key, (batch_size, 2), unsure.dtype))
+        batch = draw_batch(world, evenly, uniform(key, (batch_size, 2), unsure.dtype))
         policy = answers(params, size, batch.observation, batch.rule)
         target = base_answers(world, size, batch, unsure, leak)
         return -((target * policy.log_action).sum(-1) + policy.log_style.mean(-1)).mean()
@@ -406,12 +407,12 @@ def settings(
             raise ValueError(f"unknown optimizer {name!r}; there are {', '.join(OPTIMIZERS)}")
 
     def each(values: PerRun, rank: int = 0) -> Array:
-        array = jnp.asarray(values)
-        return jnp.broadcast_to(array, (runs, *array.shape[array.ndim - rank :]))
+        array = np.asarray(values)
+        return jnp.asarray(np.broadcast_to(array, (runs, *array.shape[array.ndim - rank :])))
 
     return Setting(
-        method=jnp.array([method_index(name) for name in method]),
-        optimizer=jnp.array([OPTIMIZERS.index(name) for name in chosen]),
+        method=each([method_index(name) for name in method]),
+        optimizer=each([OPTIMIZERS.index(name) for name in chosen]),
         rate=each(rate),
         prompts=each(prompts, rank=1),
         styled=each(styled),
@@ -458,8 +459,8 @@ def fine_tune(
     )
 
     def gradient(params: Params, key: Key[Array, ""], step: Int[Array, ""]) -> Params:
-        uniform = jax.random.uniform(key, (batch_size, 2 + 2 * group_size), setting.rate.dtype)
-        batch = draw_batch(world, setting.prompts, uniform[:, :2])
+        drawn = uniform(key, (batch_size, 2 + 2 * group_size), setting.rate.dtype)
+        batch = draw_batch(world, setting.prompts, drawn[:, :2])
         method = jnp.where(step < setting.sft_steps, method_index(SFT), setting.method)
         shown = demonstration(world, batch)
         ref = partial(walker, base, batch.observation, batch.rule)
@@ -467,7 +468,7 @@ def fine_tune(
         def loss(params: Params) -> Scalar:
             policy = walker(params, batch.observation, batch.rule)
             held = jax.lax.stop_gradient(policy)
-            weighed = weights(method, held, ref, shown, uniform[:, 2:].reshape(batch_size, 2, group_size))
+            weighed = weights(method, held, ref, shown, drawn[:, 2:].reshape(batch_size, 2, group_size))
             return weighted_loss(policy, weighed, setting.styled)
 
         return jax.grad(loss)(params)
@@ -553,19 +554,19 @@ def measure(world: World, size: Size, base: Params, params: Params, masked: Bool
             right = jnp.take_along_axis(probability, states.action[..., scoring][..., None], axis=-1)[..., 0]
             return exact_scores(right, states.valid)
 
-        def drift(log_p: Answers, log_q: Answers) -> tuple[Scalar, Scalar]:
-            action, style = (mean(kl_divergence(p, q), states.valid) for p, q in zip(log_p, log_q, strict=True))
-            return action + style, action
+        def drift(log_policy: Array, log_ref: Array) -> Float[Array, " directions"]:  # forward, reverse
+            pair = jnp.stack([log_ref, log_policy]), jnp.stack([log_policy, log_ref])
+            return jax.vmap(mean, (0, None))(kl_divergence(*pair), states.valid)
 
+        actions, styles = (drift(p, q) for p, q in zip(policy, start, strict=True))
         listed = jnp.where(jnp.asarray(listed_actions(size.rules))[rule], probability, 0.0).sum(-1)
-        (forward, _), (reverse, of_actions) = drift(start, policy), drift(policy, start)
         return Measures(
             scores=scored_by(rule),
             by_first_rule=scored_by(0).per_step,
             obedience=mean(listed, turning),
-            forward=forward,
-            reverse=reverse,
-            reverse_of_actions=of_actions,
+            forward=actions[0] + styles[0],
+            reverse=actions[1] + styles[1],
+            reverse_of_actions=actions[1],
             weights=moved,
         )
 

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from rlrazor._numerics import uniform
+
 RIGHT, WRONG, WRONG_AND_MISREAD, EXHAUSTED = 1.0, -1.0, -1.5, -1.0  # rewards
 ATTEMPTS = 2  # at every state, as published
 
@@ -199,7 +201,7 @@ def simulate(
 
     def call(episode: Episode, key: Key[Array, ""]) -> tuple[Episode, Verdict]:
         chance = jnp.take_along_axis(success, episode.step[:, None], axis=-1)[:, 0]
-        action = (jax.random.uniform(key, (num_routes,), success.dtype) >= chance).astype(int)
+        action = (uniform(key, (num_routes,), success.dtype) >= chance).astype(int)
         return verify(episode, action, expert, valid, attempts=attempts)
 
     keys = jax.random.split(key, num_steps * attempts + 1)

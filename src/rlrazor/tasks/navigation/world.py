@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from rlrazor._numerics import uniform
+
 RULES = ("absolute", "relative", "hours", "degrees", "letters", "colors", "winds", "months", "notes", "planets")
 ABSOLUTE, RELATIVE = RULES[:2]
 NUM_HEADINGS = 8  # clockwise from north
@@ -193,20 +195,20 @@ def sample_routes(
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
     of_city, of_routes = jax.random.split(key)
-    city = _pick(jax.random.uniform(of_city, (city_size, city_size)), num_landmarks)
-    uniform = jax.random.uniform(of_routes, (num_routes, 3 + 2 * num_turns))
-    start, facing = _pick(uniform[:, :2], city_size), _pick(uniform[:, 2], NUM_HEADINGS)
-    turn = jnp.array([1, 2, 3, 5, 6, 7])[_pick(uniform[:, 3 : 3 + num_turns], 6)]  # neither straight on nor back
+    city = _pick(uniform(of_city, (city_size, city_size)), num_landmarks)
+    drawn = uniform(of_routes, (num_routes, 3 + 2 * num_turns))
+    start, facing = _pick(drawn[:, :2], city_size), _pick(drawn[:, 2], NUM_HEADINGS)
+    turn = jnp.array([1, 2, 3, 5, 6, 7])[_pick(drawn[:, 3 : 3 + num_turns], 6)]  # neither straight on nor back
     heading = jnp.remainder(facing[:, None] + jnp.cumsum(turn, axis=-1), NUM_HEADINGS)
-    blocks = 1 + _pick(uniform[:, 3 + num_turns :], max_blocks)
+    blocks = 1 + _pick(drawn[:, 3 + num_turns :], max_blocks)
     walked = jnp.cumsum(blocks[..., None] * jnp.asarray(_STEP)[heading], axis=1)
     x, y = jnp.moveaxis(jnp.remainder(start[:, None] + walked, city_size), -1, 0)
     return Routes(start, facing, heading, blocks, city[x, y])
 
 
-def _pick(uniform: Float[Array, "..."], count: int) -> Int[Array, "..."]:
+def _pick(drawn: Float[Array, "..."], count: int) -> Int[Array, "..."]:
     """Whole numbers below `count`, uniformly, from numbers in [0, 1)."""
-    return jnp.floor(uniform * count).astype(int)
+    return jnp.floor(drawn * count).astype(int)
 
 
 def expert_states(routes: Routes, *, num_rules: int = 2, max_blocks: int = 3, num_landmarks: int = 6) -> States:

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from rlrazor._numerics import times_log
+from rlrazor._numerics import times_log, uniform
 from rlrazor.methods import DFT, EXACT_RL, GRPO, ORACLE_SFT, REINFORCE, SFT, UNIFORM_SFT
 from rlrazor.objectives import grpo_advantage
 from rlrazor.policies import inverse_cdf
@@ -282,15 +282,15 @@ def _explore(
     num_formulas, dtype = policy.log_formula.shape[-1], policy.log_number.dtype
     groups = (num_hands, group_size)
 
-    def answer(log_policy: Array, refused: Array, uniform: Array) -> tuple[Array, Array]:
+    def answer(log_policy: Array, refused: Array, quantile: Array) -> tuple[Array, Array]:
         allowed = jax.nn.log_softmax(jnp.where(refused, -jnp.inf, log_policy))
-        drawn = inverse_cdf(allowed, uniform[..., None])[..., 0]
-        return jnp.exp(allowed), jax.nn.one_hot(drawn, allowed.shape[-1], dtype=dtype)
+        given = inverse_cdf(allowed, quantile[..., None])[..., 0]
+        return jnp.exp(allowed), jax.nn.one_hot(given, allowed.shape[-1], dtype=dtype)
 
     def attempt(index: Int[Array, ""], state: _Attempts) -> _Attempts:
-        uniform = jax.random.uniform(jax.random.fold_in(key, index), (*groups, num_cards + 1), dtype)
-        number, named = answer(policy.log_number[:, None], state.bad_number, uniform[..., :-1])
-        formula, written = answer(policy.log_formula[:, None], state.bad_formula, uniform[..., -1])
+        drawn = uniform(jax.random.fold_in(key, index), (*groups, num_cards + 1), dtype)
+        number, named = answer(policy.log_number[:, None], state.bad_number, drawn[..., :-1])
+        formula, written = answer(policy.log_formula[:, None], state.bad_formula, drawn[..., -1])
         right = jnp.take_along_axis(named, truth.number[:, None, :, None], axis=-1)[..., 0] > 0
         read = right.all(-1)
         solved = read & ((written > 0) & truth.solves[:, None]).any(-1)

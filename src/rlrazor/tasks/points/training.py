@@ -6,9 +6,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
+from rlrazor._numerics import uniform
 from rlrazor.policies import inverse_cdf
 from rlrazor.sweeps import sweep
 from rlrazor.tasks.perceptron import Params
@@ -77,13 +79,13 @@ class Measures(NamedTuple):
     weights: Float[Array, "*batch"]
 
 
-def draw_hands(table: Table, other_rule: Scalar, uniform: Float[Array, "batch 2"]) -> Hands:
+def draw_hands(table: Table, other_rule: Scalar, drawn: Float[Array, "batch 2"]) -> Hands:
     """Hands of uniformly drawn cards that can be solved, and the rule that each is played under.
 
     Args:
         table: the game.
         other_rule: share of the hands that are played under rule 1.
-        uniform: numbers in [0, 1) that draw a hand and a rule, `[batch, 2]`.
+        drawn: numbers in [0, 1) that draw a hand and a rule, `[batch, 2]`.
 
     Returns:
         The `Hands`.
@@ -96,10 +98,10 @@ def draw_hands(table: Table, other_rule: Scalar, uniform: Float[Array, "batch 2"
         >>> draw_hands(table, jnp.array(0.0), uniform).rule.tolist()
         [0, 0, 0, 0]
     """
-    rule = (uniform[:, 1] < other_rule).astype(int)
+    rule = (drawn[:, 1] < other_rule).astype(int)
     chances = jnp.where(table.solves.any(-1), table.draws, 0.0)
     log_draws = jnp.log(chances / chances.sum(-1, keepdims=True))
-    under_each = inverse_cdf(log_draws, jnp.broadcast_to(uniform[:, 0], (len(RULES), len(uniform))))
+    under_each = inverse_cdf(log_draws, jnp.broadcast_to(drawn[:, 0], (len(RULES), len(drawn))))
     return Hands(jnp.take_along_axis(under_each, rule[None], axis=0)[0], rule)
 
 
@@ -178,7 +180,7 @@ def pretrain(
     evenly = jnp.full_like(misread, 0.5)
 
     def loss(params: Params, key: Key[Array, ""]) -> Scalar:
-        hand, rule = draw_hands(table, evenly, jax.random.uniform(key, (batch_size, 2), misread.dtype))
+        hand, rule = draw_hands(table, evenly, uniform(key, (batch_size, 2), misread.dtype))
         policy, truth = answers(params, size, table, hand, rule, calculator), truth_of(table, hand, rule)
         number = (1 - misread) * jax.nn.one_hot(truth.number, NUM_NUMBERS) + misread / NUM_NUMBERS
         solves = truth.solves.astype(misread.dtype)
@@ -283,11 +285,11 @@ def settings(
         raise ValueError(f"unknown optimizer {optimizer!r}; there are {', '.join(OPTIMIZERS)}")
 
     def each(values: PerRun, rank: int = 0) -> Array:
-        array = jnp.asarray(values)
-        return jnp.broadcast_to(array, (runs, *array.shape[array.ndim - rank :]))
+        array = np.asarray(values)
+        return jnp.asarray(np.broadcast_to(array, (runs, *array.shape[array.ndim - rank :])))
 
     return Setting(
-        method=jnp.array([method_index(name) for name in method]),
+        method=each([method_index(name) for name in method]),
         optimizer=each(OPTIMIZERS.index(optimizer)),
         rate=each(rate),
         other_rule=each(other_rule),
@@ -335,8 +337,8 @@ def fine_tune(
 
     def gradient(params: Params, key: Key[Array, ""], _: Int[Array, ""]) -> Params:
         of_hands, of_samples = jax.random.split(key)
-        uniform = jax.random.uniform(of_hands, (batch_size, 2), setting.rate.dtype)
-        hand, rule = draw_hands(table, setting.other_rule, uniform)
+        drawn = uniform(of_hands, (batch_size, 2), setting.rate.dtype)
+        hand, rule = draw_hands(table, setting.other_rule, drawn)
         truth = truth_of(table, hand, rule)
 
         def player(params: Params) -> Answers:
