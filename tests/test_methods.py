@@ -19,7 +19,15 @@ ACCEPT = jnp.array([[True, False, False, True]])
 PROBLEM = m.Problem(
     LOG_REF,
     ACCEPT,
-    {m.SFT: TARGET, m.SFT_1: TARGET, m.SFT_2: OTHER, m.DISTILLED_GRPO: TARGET, m.SIMPO: TARGET},
+    {
+        m.SFT: TARGET,
+        m.SFT_1: TARGET,
+        m.SFT_2: OTHER,
+        m.UNIFORM_SFT: OTHER,
+        m.DISTILLED_GRPO: TARGET,
+        m.DFT: TARGET,
+        m.SIMPO: TARGET,
+    },
     log_rejected=OTHER,
     group_size=GROUP,
     beta=0.7,
@@ -102,6 +110,17 @@ def test_every_name_is_there_once():
 
 def test_oracle_sft_imitates_the_reference_given_success():
     np.testing.assert_allclose(np.exp(m.demonstrator(m.ORACLE_SFT, PROBLEM)), [[1 / 3, 0, 0, 2 / 3]], rtol=1e-12)
+
+
+def test_dft_is_twice_as_slow_as_policy_gradient_where_one_answer_is_right():
+    """With rewards of 1 and -1 the expected reward is 2 policy(y*) - 1, of which DFT climbs policy(y*)."""
+    right = jnp.array([[False, True, False, False]])
+    problem = m.Problem(LOG_REF, right, {m.DFT: rz.point_mass(jnp.array([1]), 4)})
+    slope = jax.grad(lambda x: m.exact_loss(m.DFT, problem)(jax.nn.log_softmax(x))[0])(LOG_POLICY)
+    reward = jnp.where(right, 1.0, -1.0)
+    want = jax.grad(lambda x: -rz.expected_reward(jax.nn.log_softmax(x), reward)[0])(LOG_POLICY)
+    np.testing.assert_allclose(2 * slope, want, atol=1e-12)
+    assert float(jnp.abs(slope).max()) > 1e-2
 
 
 def test_exact_losses_are_means_over_prompts():

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import rlrazor as rz
-from rlrazor.training import train
+from rlrazor.training import chosen_optimizer, log_steps, train, train_at
 
 REWARD = jnp.array([0.0, 1.0, -0.5, 2.0])
 LOGITS = jnp.array([0.3, -0.2, 0.1, -1.0])
@@ -166,3 +166,59 @@ def test_small_steps_converge_to_the_gradient_flow_at_first_order():
         errors.append(float(jnp.abs(path[-1] - flow.params[-1]).max()))
     assert 1e-5 < errors[-1] < errors[0] < 1e-2
     np.testing.assert_allclose([errors[0] / errors[1], errors[1] / errors[2]], 2.0, rtol=0.03)
+
+
+def test_train_at_is_train_at_its_steps():
+    """Exact gradients know no key, so both take the same path."""
+    optimizer, steps = optax.sgd(0.3, momentum=0.9), jnp.array([0, 1, 5, 12])
+    path = train(exact_gradient, LOGITS, optimizer, KEY, num_steps=12)
+    some = train_at(lambda x, key, _: exact_gradient(x, key), LOGITS, optimizer, KEY, steps)
+    np.testing.assert_allclose(some, path[steps], rtol=1e-12, atol=1e-15)
+
+
+def test_train_at_knows_the_step_and_has_its_own_key_for_it():
+    optimizer = optax.sgd(1.0)
+    steps = jnp.array([1, 3])
+    by_step = train_at(lambda x, key, step: -step.astype(float), jnp.array(0.0), optimizer, KEY, steps)
+    assert by_step.tolist() == [0.0, 0.0 + 1 + 2]
+    drawn = train_at(lambda x, key, _: -jax.random.uniform(key), jnp.array(0.0), optimizer, KEY, jnp.array([1, 2, 3]))
+    want = np.cumsum([float(jax.random.uniform(jax.random.fold_in(KEY, i))) for i in range(3)])
+    np.testing.assert_allclose(drawn, want, rtol=1e-12)
+
+
+def test_train_at_records_what_is_asked():
+    found = train_at(
+        lambda x, key, _: x, jnp.ones(3), optax.sgd(0.5), KEY, jnp.array([0, 2]), record=lambda x: {"sum": x.sum()}
+    )
+    assert found["sum"].tolist() == [3.0, 0.75]
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_chosen_optimizer_is_that_optimizer(index):
+    optimizers = (optax.sgd(0.3), optax.sgd(0.3, momentum=0.9), optax.adam(0.1))
+    steps = jnp.array([0, 1, 2, 10])
+
+    @jax.jit
+    def path(index):
+        chosen = chosen_optimizer(index, optimizers)
+        return train_at(lambda x, key, _: exact_gradient(x, key), LOGITS, chosen, KEY, steps)
+
+    want = train_at(lambda x, key, _: exact_gradient(x, key), LOGITS, optimizers[index], KEY, steps)
+    np.testing.assert_allclose(path(jnp.array(index)), want, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(("last", "num"), [(1, 1), (7, 7), (8, 5), (1600, 16), (10_000, 9)])
+def test_log_steps_increase_to_the_last(last, num):
+    steps = log_steps(last, num)
+    assert len(steps) == num + 1
+    assert (steps[0], steps[-1]) == (0, last)
+    assert (np.diff(steps) > 0).all()
+    late = steps[steps > 20]
+    if len(late) > 2:
+        assert np.ptp(np.diff(np.log(late))) < 0.1  # evenly spaced where whole numbers allow
+
+
+@pytest.mark.parametrize(("last", "num"), [(3, 4), (3, 0)])
+def test_too_many_log_steps_are_an_error(as_installed, last, num):
+    with pytest.raises(ValueError, match=f"num must be from 1 to last 3, got {num}"):
+        log_steps(last, num)

@@ -7,8 +7,7 @@ step, which Adam makes a whole step; a group of samples with a baseline leaves a
 A softmax over the listed actions alone undoes that. From a base that leaks a tenth of its mass to the other rule's
 words RL collapses like SFT, but for sampled RL under Adam. A third of the rate is milder to all.
 
-Chu et al., "SFT Memorizes, RL Generalizes" (arXiv:2501.17161), where the optimizer is Adam. About 65 seconds on two
-cores.
+Chu et al. (arXiv:2501.17161), where the optimizer is Adam. About 60 seconds on two cores.
 """
 
 from dataclasses import dataclass

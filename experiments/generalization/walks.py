@@ -46,7 +46,7 @@ class Config:
     """Of both hidden layers."""
     unsure: float = bounded(0.25, above=0, below=1)
     """Probability that the base is taught to spread over the actions of the rule's list."""
-    pretrain_steps: int = bounded(2000, at_most=1_000_000)
+    pretrain_steps: int = bounded(3000, at_most=1_000_000)
     """Updates of the pretraining, by Adam."""
     pretrain_batch: int = bounded(256, at_most=100_000)
     """States of each."""
@@ -58,7 +58,7 @@ class Config:
     """Answers to each state, of the methods that sample."""
     replay_share: float = bounded(0.1, above=0, below=1)
     """Share of the other rule in the prompts of SFT with replay."""
-    num_steps: int = bounded(2000, at_most=1_000_000)
+    num_steps: int = bounded(1600, at_most=1_000_000)
     """Updates of every method."""
     num_seeds: int = bounded(8, at_least=2, at_most=1000)
     """Bases, and trainings from each."""
@@ -66,7 +66,7 @@ class Config:
     """Updates of the long trainings."""
     long_seeds: int = bounded(3, at_most=1000)
     """Bases of the long trainings and of those that begin with SFT."""
-    sft_steps: tuple[int, ...] = bounded((10, 30, 100, 300, 1000, 2000), at_most=1_000_000, min_length=2)
+    sft_steps: tuple[int, ...] = bounded((10, 30, 100, 300, 1000, 1600), at_most=1_000_000, min_length=2)
     """Updates of SFT after which GRPO takes over, increasing."""
     rescue_steps: int = bounded(1000, at_most=1_000_000)
     """Updates of GRPO then."""

@@ -28,6 +28,7 @@ from rlrazor.tasks.points.methods import expected_reward as expected_reward
 from rlrazor.tasks.points.methods import method_index as method_index
 from rlrazor.tasks.points.methods import pulled_loss as pulled_loss
 from rlrazor.tasks.points.methods import pulls as pulls
+from rlrazor.tasks.points.methods import reward as reward
 from rlrazor.tasks.points.methods import success as success
 from rlrazor.tasks.points.player import Answers as Answers
 from rlrazor.tasks.points.player import Size as Size

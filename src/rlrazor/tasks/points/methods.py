@@ -13,7 +13,8 @@ answers and r the reward,
     GRPO          the reward less the mean of its group, over their standard deviation
 
 The reward of reading all cards right is 5 with a solution and -1 without; a card read wrong costs 2 for a number that
-is not there and 2 for the one left unused. The sampling methods may try again: what the verifier refused, a number of a
+is not there and 2 for the one left unused (two cards that are read as each other count as wrong, too, which the
+verifier of texts would not see). The sampling methods may try again: what the verifier refused, a number of a
 card or, if all were right, the formula, is not answered again.
 """
 
@@ -130,6 +131,31 @@ def success(policy: Answers, truth: Truth) -> Success:
     return Success(jnp.exp(read), jnp.where(truth.solves, jnp.exp(policy.log_formula), 0.0).sum(-1))
 
 
+def reward(
+    truth: Truth, number: Int[Array, "batch group cards"], formula: Int[Array, "batch group"]
+) -> Float[Array, "batch group"]:
+    """The verifier's reward of some answers to each hand.
+
+    Args:
+        truth: what is right.
+        number: index of the number that each card is read as, `[batch, group, cards]`.
+        formula: index, `[batch, group]`.
+
+    Returns:
+        5, -1 or -4, `[batch, group]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> truth = Truth(jnp.array([[0, 1, 2]]), jnp.array([[True, False, True]]), jnp.array([0]))
+        >>> numbers = jnp.array([[[0, 1, 2], [0, 1, 2], [0, 1, 3]]])
+        >>> reward(truth, numbers, jnp.array([[2, 1, 2]])).tolist()
+        [[5.0, -1.0, -4.0]]
+    """
+    read = (number == truth.number[:, None]).all(-1)
+    solved = jnp.take_along_axis(truth.solves, formula, axis=-1)
+    return jnp.where(read, jnp.where(solved, float(CORRECT), float(WRONG_VALUE)), float(MISREAD))
+
+
 def expected_reward(policy: Answers, truth: Truth) -> Float[Array, " batch"]:
     """The expected reward of one answer: p (5 s - (1 - s)) - 4 (1 - p), p the chance to read right and s to solve then.
 
@@ -205,8 +231,8 @@ def pulls(
         right = success(policy, truth).read
         mean = expected_reward(policy, truth)
         on_number = MISREAD * number + read * (mean - MISREAD)[:, None, None]  # but for all cards right: a misreading
-        reward = CORRECT * solves + WRONG_VALUE * (1 - solves)
-        on_formula = formula * (right[:, None] * reward + MISREAD * (1 - right[:, None]))
+        if_read = CORRECT * solves + WRONG_VALUE * (1 - solves)
+        on_formula = formula * (right[:, None] * if_read + MISREAD * (1 - right[:, None]))
         return weighted(on_number, on_formula)
 
     table: dict[str, Callable[[], Pulls]] = {
@@ -217,10 +243,10 @@ def pulls(
         EXACT_RL: exact,
     }
 
-    def advantage(reward: Float[Array, "batch group"], live: Bool[Array, "batch group"]) -> Float[Array, "batch group"]:
+    def advantage(paid: Float[Array, "batch group"], live: Bool[Array, "batch group"]) -> Float[Array, "batch group"]:
         advantages: dict[str, Callable[[], Array]] = {
-            REINFORCE: lambda: ((reward == CORRECT) & live).astype(dtype),
-            GRPO: lambda: _live_grpo_advantage(reward, live),
+            REINFORCE: lambda: ((paid == CORRECT) & live).astype(dtype),
+            GRPO: lambda: _live_grpo_advantage(paid, live),
         }
         each: Array = jax.lax.switch(method - len(METHODS) + len(SAMPLED), [advantages[name] for name in SAMPLED])
         return each
@@ -282,30 +308,27 @@ def _explore(
     num_formulas, dtype = policy.log_formula.shape[-1], policy.log_number.dtype
     groups = (num_hands, group_size)
 
-    def answer(log_policy: Array, refused: Array, quantile: Array) -> tuple[Array, Array]:
+    def answer(log_policy: Array, refused: Array, quantile: Array) -> tuple[Array, Array, Array]:
         allowed = jax.nn.log_softmax(jnp.where(refused, -jnp.inf, log_policy))
         given = inverse_cdf(allowed, quantile[..., None])[..., 0]
-        return jnp.exp(allowed), jax.nn.one_hot(given, allowed.shape[-1], dtype=dtype)
+        return given, jax.nn.one_hot(given, allowed.shape[-1], dtype=dtype), jnp.exp(allowed)
 
     def attempt(index: Int[Array, ""], state: _Attempts) -> _Attempts:
         drawn = uniform(jax.random.fold_in(key, index), (*groups, num_cards + 1), dtype)
-        number, named = answer(policy.log_number[:, None], state.bad_number, drawn[..., :-1])
-        formula, written = answer(policy.log_formula[:, None], state.bad_formula, drawn[..., -1])
-        right = jnp.take_along_axis(named, truth.number[:, None, :, None], axis=-1)[..., 0] > 0
-        read = right.all(-1)
-        solved = read & ((written > 0) & truth.solves[:, None]).any(-1)
-        reward = jnp.where(read, jnp.where(solved, float(CORRECT), float(WRONG_VALUE)), float(MISREAD)).astype(dtype)
-        share = advantage(reward, state.live)[..., None]
+        number, named, of_number = answer(policy.log_number[:, None], state.bad_number, drawn[..., :-1])
+        formula, written, of_formula = answer(policy.log_formula[:, None], state.bad_formula, drawn[..., -1])
+        paid = reward(truth, number, formula).astype(dtype)
+        share = advantage(paid, state.live)[..., None]
         gained = Pulls(
-            (share[..., None] * (named - number)).sum(1),
-            (share * (written - formula)).sum(1),
+            (share[..., None] * (named - of_number)).sum(1),
+            (share * (written - of_formula)).sum(1),
         )
-        wrong_number = (named > 0) & ~right[..., None] & state.live[..., None, None]
-        wrong_formula = (written > 0) & (read & ~solved & state.live)[..., None]
+        wrong_number = (named > 0) & ((number != truth.number[:, None]) & state.live[..., None])[..., None]
+        wrong_formula = (written > 0) & ((paid == WRONG_VALUE) & state.live)[..., None]
         return _Attempts(
             state.bad_number | wrong_number,
             state.bad_formula | wrong_formula,
-            state.live & ~solved,
+            state.live & (paid != CORRECT),
             jax.tree.map(jnp.add, state.pulls, gained),
             state.given + state.live.sum().astype(dtype),
         )
