@@ -21,6 +21,7 @@ lint: $(INSTALLED)  ## style, format and types
 bench: .venv/.benchmarks  ## the tables behind benchmarks/README.md
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/trainings.py
+	$(BIN)/python benchmarks/environments.py
 
 .venv/.benchmarks: $(INSTALLED)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable '.[bench]'

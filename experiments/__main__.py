@@ -148,6 +148,7 @@ if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jax.config.update("jax_num_cpu_devices", allowed)  # sweeps train on every core at once
-    if "--quick" in sys.argv:  # compilation is most of a quick run
-        os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
+    if "--quick" in sys.argv:  # which is compilation for the most part
+        hasty = "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = f"{hasty} {os.environ.get('XLA_FLAGS', '')}"
     sys.exit(main(sys.argv[1:]))

@@ -307,3 +307,10 @@ def test_a_figure_is_added_with_one_file_of_at_most_120_lines(tmp_path):
     away = experiments("razor/three_arms", "--level", "0.9999999", cwd=tmp_path)
     assert away.returncode == 1
     assert "sft-forgets-more: not reached" in away.stderr
+
+
+@pytest.mark.parametrize("name", chapters.names("generalization"))
+def test_a_figure_of_generalization_says_what_it_does_not_say(quick, name):
+    assert "What this does not say about language models: " in record(quick, name)["caption"]
+    statements = " ".join(claim["statement"] for claim in record(quick, name)["claims"])
+    assert "language model" not in statements  # no claim is worded beyond its world

@@ -137,10 +137,11 @@ def test_the_float_test_rejects_true_solutions_and_the_verifier_does_not(game):
         rejected += [(points.written(formula, numbers), numbers) for formula in failed]
         lost += [numbers] * (failed == solutions)
     assert lost == [(3, 3, 8, 8)]
-    assert len(rejected) == 34  # of 5,217, as they are written here
-    for text, numbers in rejected:
-        assert eval(text) != 24  # as the released code does
-        assert not points.float_test(text)
+    assert len(rejected) == 38  # of 5,217
+    fails = [eval(text) != 24 for text, _ in rejected]  # as the released code does; brackets that it needs not are gone
+    assert sum(fails) == 34
+    for (text, numbers), fail in zip(rejected, fails, strict=True):
+        assert points.float_test(text) != fail
         assert points.verify(text, numbers).reward == 5
 
 
@@ -334,9 +335,9 @@ def test_what_was_refused_is_not_answered_again():
     policy = points.Answers(read, jnp.log(jnp.array(p))[None])
     index = jnp.array(points.method_index(table.REINFORCE))
     found = points.pulls(index, policy, lambda: policy, truth, KEY, jnp.array(2), group_size=100_000)
-    np.testing.assert_allclose(found.formula[0], total / given, atol=6e-3)
+    np.testing.assert_allclose(found.formula[0], total / given, atol=4e-3)
     again = (1 + 0.8) * sum(p[s] * (np.eye(5)[s] - p) for s in solutions) / given  # were it free to repeat itself
-    assert np.abs(again - total / given).max() > 0.02
+    assert np.abs(again - total / given).max() > 0.015
 
 
 def test_retries_are_counted_and_advantages_are_of_those_who_go_on():

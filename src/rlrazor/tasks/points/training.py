@@ -11,7 +11,6 @@ import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 from rlrazor._numerics import uniform
-from rlrazor.policies import inverse_cdf
 from rlrazor.sweeps import sweep
 from rlrazor.tasks.perceptron import Params
 from rlrazor.tasks.points.game import NUM_NUMBERS, RULES
@@ -100,9 +99,9 @@ def draw_hands(table: Table, other_rule: Scalar, drawn: Float[Array, "batch 2"])
     """
     rule = (drawn[:, 1] < other_rule).astype(int)
     chances = jnp.where(table.solves.any(-1), table.draws, 0.0)
-    log_draws = jnp.log(chances / chances.sum(-1, keepdims=True))
-    under_each = inverse_cdf(log_draws, jnp.broadcast_to(drawn[:, 0], (len(RULES), len(drawn))))
-    return Hands(jnp.take_along_axis(under_each, rule[None], axis=0)[0], rule)
+    edges = jnp.cumsum(chances / chances.sum(-1, keepdims=True), axis=-1)[:, :-1]
+    under_each = jax.vmap(lambda e: jnp.searchsorted(e, drawn[:, 0], side="right"))(edges)
+    return Hands(jnp.take_along_axis(under_each, rule[None], axis=0)[0].astype(int), rule)
 
 
 def truth_of(table: Table, hand: Int[Array, " batch"], rule: Int[Array, " batch"]) -> Truth:
