@@ -67,3 +67,11 @@ def test_cknna_keeps_the_dtype_and_is_its_own_under_jit_and_vmap():
 def test_too_few_items_are_refused(as_installed, items, others):
     with pytest.raises(ValueError, match=rf"share over 10 items, got shapes \({items}, 2\) and \({others}, 2\)"):
         rz.cknna(jnp.zeros((items, 2)), jnp.zeros((others, 2)))
+
+
+def test_the_distance_of_parameters_is_that_of_one_long_vector():
+    rng = np.random.default_rng(0)
+    a, b = ([rng.normal(size=(3, 4)), {"bias": rng.normal(size=5)}] for _ in range(2))
+    flat = [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (a, b)]
+    found = rz.parameter_distance(*jax.tree.map(jnp.asarray, (a, b)))
+    np.testing.assert_allclose(found, np.linalg.norm(flat[0] - flat[1]), rtol=1e-12)

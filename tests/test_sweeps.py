@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlrazor.sweeps import grid, sweep
+from rlrazor.sweeps import grid, per_run, rows_by_name, sweep
 from tests.sweep_worker import chaos, reinforce, settings_of
 
 WORKER = Path(__file__).with_name("sweep_worker.py")
@@ -483,3 +483,15 @@ def test_a_grid_without_points_on_an_axis_has_no_runs():
 def test_a_number_is_no_axis():
     with pytest.raises(ValueError, match=r"seed must be an axis \[points, ...\], got a single number"):
         grid(rate=np.arange(3.0), seed=np.array(1))
+
+
+@pytest.mark.parametrize(("values", "rank"), [([1.0, 2.0], 0), ([[[0.0]]], 1), ([[0.0], [1.0]], 0)])
+def test_values_for_another_number_of_runs_are_an_error(as_installed, values, rank):
+    with pytest.raises(ValueError, match=f"values must be one of rank {rank}, or 3 of them, got shape"):
+        per_run(3, values, rank)
+
+
+def test_rows_by_name_are_rows():
+    rows = rows_by_name(("a", "b"), {"x": np.arange(4).reshape(2, 2)})
+    assert rows["b"]["x"].tolist() == [2, 3]
+    assert rows["a"]["x"].tolist() == [0, 1]

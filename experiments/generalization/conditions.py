@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 import rlrazor as rz
 from experiments.harness import Caption, Claim, UserError, at_least, at_most, bounded, checked_run
 from rlrazor.methods import EXACT_RL, GRPO, SFT, UNIFORM_SFT
-from rlrazor.plotting import METHOD_STYLE, panels, samples
+from rlrazor.plotting import METHOD_STYLE, note, panels, samples
 from rlrazor.tasks import navigation
 from rlrazor.tasks.navigation import ADAM, MOMENTUM, OPTIMIZERS
 
@@ -172,7 +172,7 @@ def in_cells(rows: list[Row], scores: Float[np.ndarray, "runs rules"]) -> Result
 def interval(config: Config, cell: Cell) -> rz.Estimate:
     """The mean under the other rule, with its 95% interval over seeds."""
     other, num = jnp.asarray(cell.other), config.num_resamples
-    return rz.mean_interval(other, jax.random.key(0), num_resamples=num)  # type: ignore[no-any-return]
+    return rz.mean_interval(other, jax.random.key(0), num_resamples=num)  # type: ignore[no-any-return]  # of a jit
 
 
 def claims(config: Config, results: Results) -> list[Claim]:
@@ -258,10 +258,8 @@ def draw_map(ax: Axes, results: Results) -> None:
     for y, (variant, style) in enumerate(rows):
         for x, (optimizer, method) in enumerate(columns):
             star = "*" if results.cell(method, optimizer, style, variant).trained.mean() < 0.98 else ""
-            value = values[y, x]
-            dark = value < 0.15 or value > 0.8
-            ax.text(x, y, f"{value:.2f}"[1 if value < 0.995 else 0 :] + star, ha="center", va="center", fontsize=6.5,
-                    color="white" if dark else "black")  # fmt: skip
+            text, color = f"{values[y, x]:.2f}".removeprefix("0"), "black" if 0.15 < values[y, x] < 0.8 else "white"
+            note(ax, text + star, (x, y), ha="center", va="center", color=color)
     for x in range(len(METHODS), len(columns), len(METHODS)):
         ax.axvline(x - 0.5, color="white", linewidth=3)
     for y in range(len(STYLES), len(rows), len(STYLES)):
@@ -269,7 +267,8 @@ def draw_map(ax: Axes, results: Results) -> None:
     ax.set_xticks(range(len(columns)), [method for _, method in columns], **SLANTED)
     ax.set_yticks(range(len(rows)), [f"{variant}, {style}" for variant, style in rows])
     for at, optimizer in enumerate(OPTIMIZERS):
-        ax.text((at + 0.5) * len(METHODS) - 0.5, -0.65, optimizer, ha="center", va="bottom", fontsize=7.5)
+        middle = ((at + 0.5) * len(METHODS) - 0.5, -0.65)
+        note(ax, optimizer, middle, ha="center", va="bottom", annotation_clip=False)
     ax.set_title("right steps under the other rule", pad=16)
     ax.tick_params(length=0)
 

@@ -24,7 +24,7 @@ from experiments.generalization.walks import Config, Results
 from experiments.generalization.walks import run as run
 from experiments.harness import Caption, Claim, at_least, at_most
 from rlrazor.methods import DFT, EXACT_RL, GRPO, ORACLE_SFT, REINFORCE, SFT, UNIFORM_SFT, plus_replay
-from rlrazor.plotting import COLORS, METHOD_STYLE, key, panels, samples, theory
+from rlrazor.plotting import COLORS, METHOD_STYLE, key, note, panels, samples, theory
 
 REPLAY = plus_replay(SFT)
 DRAWN = (SFT, REPLAY, ORACLE_SFT, EXACT_RL, GRPO)
@@ -54,12 +54,15 @@ def fall(results: Results, method: str, score: str) -> float:
 
 
 def claims(config: Config, results: Results) -> list[Claim]:
-    """Who forgets the other rule, and how much of it is the metric."""
+    """Who forgets the other rule, and why."""
+    return [*who_forgets(config, results), *what_it_takes(config, results)]
+
+
+def who_forgets(config: Config, results: Results) -> list[Claim]:
+    """All master the trained rule, SFT forgets the other, and RL does not."""
     ends = {method: results.interval(config, method) for method in ORDER}
-    rl = float(np.mean([ends[method].value for method in REWARDED]))
     learned = {method: results.interval(config, method, TRAINED) for method in ORDER}
     listed = ", ".join(f"{m} {float(x.value):.3f} [{float(x.low):.3f}, {float(x.high):.3f}]" for m, x in ends.items())
-    level, at_level = config.matched[-1], {m: matched(config, results, m)[-1].mean() for m in (SFT, EXACT_RL)}
     return [
         Claim(
             id="all-learn",
@@ -103,6 +106,15 @@ def claims(config: Config, results: Results) -> list[Claim]:
             control=SFT,
             control_measured=ends[SFT].low,
         ),
+    ]
+
+
+def what_it_takes(config: Config, results: Results) -> list[Claim]:
+    """The demonstrator, the prompts, the length of training, and the metric."""
+    ends = {method: results.interval(config, method) for method in ORDER}
+    rl = float(np.mean([ends[method].value for method in REWARDED]))
+    level, at_level = config.matched[-1], {m: matched(config, results, m)[-1].mean() for m in (SFT, EXACT_RL)}
+    return [
         Claim(
             id="closest-teacher-is-rl",
             statement="SFT on the closest teacher, the base given that it is right, ends where RL ends: distance of "
@@ -217,7 +229,7 @@ def draw_ends(ax: Axes, config: Config, results: Results) -> None:
         ax.plot([found.low, found.high], [row, row], color=color, linewidth=3, alpha=0.5, solid_capstyle="butt")
     base = results.accuracy(SFT, OTHER)[:, 0].mean()
     ax.axvline(base, color=COLORS["ref"], linewidth=0.8, linestyle="--")
-    ax.annotate("base", (base, len(ORDER) - 0.6), color=COLORS["ref"], fontsize=6.5, ha="right", va="bottom")
+    note(ax, "base", (base - 0.01, len(ORDER) - 0.6), color=COLORS["ref"], ha="right", va="bottom")
     ax.set_yticks(range(len(ORDER)), [method for method in ORDER])
     ax.invert_yaxis()
     ax.set(xlabel="other rule, right steps", xlim=(0, 1.03), title="in the end")

@@ -84,6 +84,7 @@ from rlrazor.policies import mixture_policy as mixture_policy
 from rlrazor.policies import point_mass as point_mass
 from rlrazor.policies import softmax_policy as softmax_policy
 from rlrazor.representations import cknna as cknna
+from rlrazor.representations import parameter_distance as parameter_distance
 from rlrazor.representations import spectral_norm as spectral_norm
 from rlrazor.tilting import Frontier as Frontier
 from rlrazor.tilting import Tilt as Tilt

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rlrazor._types import Params
+
 Scalar = Float[Array, ""]
 
 
@@ -77,3 +79,23 @@ def cknna(features: Float[Array, "items a"], others: Float[Array, "items b"], nu
         return jnp.where(near_x & near_y, x * y, 0.0).sum()
 
     return align(a, near_a, b, near_b) / jnp.sqrt(align(a, near_a, a, near_a) * align(b, near_b, b, near_b))
+
+
+def parameter_distance(params: Params, base: Params) -> Scalar:
+    """The Euclidean distance between two sets of parameters.
+
+    Args:
+        params: a pytree of arrays.
+        base: another of the same structure and shapes.
+
+    Returns:
+        The distance, a scalar, >= 0.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(parameter_distance((jnp.array([3.0, 0.0]), jnp.array(4.0)), (jnp.zeros(2), jnp.array(0.0))))
+        5.0
+    """
+    squares = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), params, base)
+    distance: Scalar = jnp.sqrt(jnp.stack(jax.tree.leaves(squares)).sum())
+    return distance

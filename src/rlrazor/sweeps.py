@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Integer, Shaped
+from jaxtyping import Array, ArrayLike, Integer, Shaped
 
 from rlrazor._trees import rows_by_name as rows_by_name
 
 Leaves: TypeAlias = list[Any]
+PerRun: TypeAlias = ArrayLike | Sequence[Any]
 
 
 def sweep(
@@ -158,6 +159,30 @@ def grid(**axes: Shaped[Array, "..."] | Shaped[np.ndarray, "..."]) -> Grid:
     shape = tuple(len(axis) for axis in values.values())
     places = np.indices(shape).reshape(len(shape), math.prod(shape))
     return Grid({name: _at(axis, place) for (name, axis), place in zip(values.items(), places, strict=True)}, shape)
+
+
+def per_run(runs: int, values: PerRun, rank: int = 0) -> Shaped[Array, "runs ..."]:
+    """One value for all runs, or one for each, as the settings of a sweep.
+
+    Args:
+        runs: how many there are.
+        values: of the given rank, or with a leading axis `[runs, ...]`.
+        rank: of a value.
+
+    Returns:
+        The values, `[runs, ...]`.
+
+    Raises:
+        ValueError: there are other than `runs` values.
+
+    Example:
+        >>> per_run(3, 0.5).tolist(), per_run(2, [0, 10], rank=1).tolist()
+        ([0.5, 0.5, 0.5], [[0, 10], [0, 10]])
+    """
+    array = np.asarray(values)
+    if array.ndim not in (rank, rank + 1) or (array.ndim > rank and len(array) != runs):
+        raise ValueError(f"values must be one of rank {rank}, or {runs} of them, got shape {array.shape}")
+    return jnp.asarray(np.broadcast_to(array, (runs, *array.shape[array.ndim - rank :])))
 
 
 @jax.jit

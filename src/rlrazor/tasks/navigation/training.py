@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ from rlrazor._numerics import uniform
 from rlrazor.divergences import kl_divergence
 from rlrazor.methods import SFT
 from rlrazor.policies import inverse_cdf
-from rlrazor.sweeps import sweep
+from rlrazor.representations import parameter_distance
+from rlrazor.sweeps import PerRun, per_run, sweep
 from rlrazor.tasks.navigation.methods import Demonstration, Scalar, method_index, weighted_loss, weights
 from rlrazor.tasks.navigation.network import Answers, Size, answers, init_network
 from rlrazor.tasks.navigation.verifier import Scores, exact_scores
@@ -32,8 +33,6 @@ from rlrazor.training import chosen_optimizer, train_at
 
 SGD, MOMENTUM, ADAM = "SGD", "momentum", "Adam"
 OPTIMIZERS = (SGD, MOMENTUM, ADAM)
-
-PerRun: TypeAlias = ArrayLike | Sequence[Any]
 
 
 class World(NamedTuple):
@@ -406,10 +405,7 @@ def settings(
         if name not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {name!r}; there are {', '.join(OPTIMIZERS)}")
 
-    def each(values: PerRun, rank: int = 0) -> Array:
-        array = np.asarray(values)
-        return jnp.asarray(np.broadcast_to(array, (runs, *array.shape[array.ndim - rank :])))
-
+    each = partial(per_run, runs)
     return Setting(
         method=each([method_index(name) for name in method]),
         optimizer=each([OPTIMIZERS.index(name) for name in chosen]),
@@ -543,7 +539,7 @@ def measure(world: World, size: Size, base: Params, params: Params, masked: Bool
     def mean(values: Float[Array, "routes steps"], where: Bool[Array, "routes steps"]) -> Scalar:
         return jnp.where(where, values, 0.0).sum() / where.sum().astype(values.dtype)
 
-    moved = jnp.sqrt(sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.square(a - b).sum(), params, base))))
+    moved = parameter_distance(params, base)
 
     def under(rule: Int[Array, ""]) -> Measures:
         stated = jnp.broadcast_to(rule, states.valid.shape)

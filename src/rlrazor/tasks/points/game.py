@@ -296,7 +296,7 @@ def _value(formula: str, number: type = Fraction) -> Fraction | float | None:
             inside = expression()
             tokens.pop(0)
             return inside
-        return number(int(token))  # type: ignore[no-any-return]
+        return number(int(token))  # type: ignore[no-any-return]  # of any type of number
 
     def term() -> Fraction | float:
         value = factor()

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 from rlrazor._numerics import uniform
-from rlrazor.sweeps import sweep
+from rlrazor.representations import parameter_distance
+from rlrazor.sweeps import PerRun, per_run, sweep
 from rlrazor.tasks.perceptron import Params
 from rlrazor.tasks.points.game import NUM_NUMBERS, RULES
 from rlrazor.tasks.points.methods import Scalar, Truth, method_index, pulled_loss, pulls, success
@@ -20,8 +20,6 @@ from rlrazor.training import chosen_optimizer, train_at
 
 MOMENTUM, ADAM = "momentum", "Adam"
 OPTIMIZERS = (MOMENTUM, ADAM)
-
-PerRun: TypeAlias = ArrayLike | Sequence[Any]
 
 
 class Setting(NamedTuple):
@@ -283,10 +281,7 @@ def settings(
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {optimizer!r}; there are {', '.join(OPTIMIZERS)}")
 
-    def each(values: PerRun, rank: int = 0) -> Array:
-        array = np.asarray(values)
-        return jnp.asarray(np.broadcast_to(array, (runs, *array.shape[array.ndim - rank :])))
-
+    each = partial(per_run, runs)
     return Setting(
         method=each([method_index(name) for name in method]),
         optimizer=each(OPTIMIZERS.index(optimizer)),
@@ -420,7 +415,7 @@ def measure(table: Table, size: Size, base: Params, params: Params, calculator: 
     """
     hands = jnp.arange(len(table.draws))
 
-    moved = jnp.sqrt(sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.square(a - b).sum(), params, base))))
+    moved = parameter_distance(params, base)
 
     def under(rule: Int[Array, ""]) -> Measures:
         rules = jnp.broadcast_to(rule, hands.shape)
