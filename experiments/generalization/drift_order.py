@@ -119,11 +119,8 @@ def plot(config: Config, results: Results) -> Figure:
             color, marker, _ = METHOD_STYLE[method]
             x, y = points(results, name, method), forgotten(results, method)
             samples(axes[name], x, y, at_most=len(x), color=color, marker=marker, markersize=3, alpha=0.7, label=method)
-        axes[name].set(
-            xlabel=AXES[name], ylabel="lost of the other rule", title=TITLES[name], xscale="log", yscale="log"
-        )
-        low, high = axes[name].dataLim.intervalx
-        axes[name].set_xlim(low / 2, high * 2)
+        axes[name].set(xlabel=AXES[name], ylabel="lost of the other rule", title=TITLES[name], yscale="log")
+        axes[name].set_xlim(0, 1.1 * axes[name].dataLim.intervalx[1])
         told = f"isotonic $R^2$ = {r2(results, name):.2f}"
         note(axes[name], told, (0.03, 0.95), xycoords="axes fraction", va="top")
     handles, labels = axes[names[0]].get_legend_handles_labels()

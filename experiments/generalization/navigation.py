@@ -193,8 +193,10 @@ def draw_matched(ax: Axes, config: Config, results: Results) -> None:
         color = METHOD_STYLE[method].color
         values = np.concatenate([matched(config, results, method), results.final(method)[None]])
         x = np.arange(len(values)) + (place - (len(DRAWN) - 1) / 2) * width
-        hatch = "////" if method == REPLAY else None
-        ax.bar(x, np.nan_to_num(values.mean(-1)), width * 0.9, color=color, alpha=0.35, linewidth=0, hatch=hatch)
+        look: dict[str, Any] = {"color": color, "alpha": 0.35, "linewidth": 0}
+        if method == REPLAY:
+            look |= {"hatch": "////", "edgecolor": color}
+        ax.bar(x, np.nan_to_num(values.mean(-1)), 0.9 * width, **look)
         samples(ax, np.repeat(x, values.shape[1]), values.ravel(), at_most=values.size, color=color, markersize=1.8)
     ax.set_xticks(range(len(config.matched) + 1), [*(f"{level:g}" for level in config.matched), "the end"])
     ax.set(xlabel="where the trained rule is first done this well", ylabel="other rule, right steps", ylim=(0, 1.03))
