@@ -16,9 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-import experiments.geometry
-import experiments.razor
-import experiments.retaining
+from experiments import CHAPTERS
 from experiments import __main__ as command_line
 from experiments.harness import (
     Caption,
@@ -53,7 +51,8 @@ def loaded(path, name):
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     """The toy as the only figure, with folders of its own."""
-    for chapter, figures in ((experiments.geometry, ("toy",)), (experiments.retaining, ()), (experiments.razor, ())):
+    for name in CHAPTERS:
+        chapter, figures = importlib.import_module(f"experiments.{name}"), ("toy",) if name == "geometry" else ()
         monkeypatch.setattr(chapter, "FIGURES", figures)
     monkeypatch.setattr(running, "FIGURES", tmp_path / "figures")
     monkeypatch.setattr(running, "BUILD", tmp_path / "build")

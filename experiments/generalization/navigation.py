@@ -231,7 +231,7 @@ def draw_ends(ax: Axes, config: Config, results: Results) -> None:
         ax.plot([found.low, found.high], [row, row], color=color, linewidth=3, alpha=0.5, solid_capstyle="butt")
     base = results.accuracy(SFT, OTHER)[:, 0].mean()
     ax.axvline(base, color=COLORS["ref"], linewidth=0.8, linestyle="--")
-    note(ax, "base", (base - 0.01, len(ORDER) - 0.6), color=COLORS["ref"], ha="right", va="bottom")
+    note(ax, "base", (base - 0.01, len(ORDER) - 0.8), color=COLORS["ref"], ha="right", va="bottom")
     ax.set_yticks(range(len(ORDER)), [method for method in ORDER])
     ax.invert_yaxis()
     ax.set(xlabel="other rule, right steps", xlim=(0, 1.03), title="in the end")
