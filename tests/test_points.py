@@ -183,7 +183,8 @@ def test_a_cut_off_formula_has_no_value():
         (lambda g: points.hand_index(("8", "8", "3", "3"), g, "twelves"), "unknown rule 'twelves'; there are tens"),
         (lambda g: points.card_numbers(g.ranks, "elevens"), "unknown rule 'elevens'"),
         (lambda g: points.make_game(5), "num_cards must be 3 or 4, got 5"),
-        (lambda g: points.make_game(3, target=5000), "target must be what some hand of 3 cards makes"),
+        (lambda g: points.make_game(3, target=5000), "target must be made by hands of 3 cards, under"),
+        (lambda g: points.make_game(3, target=900), "under the second rule with a face card, got 900"),
         (lambda g: points.formulas(5), "num_cards must be from 1 to 4, got 5"),
         (lambda g: points.method_index("PPO"), "unknown method 'PPO'"),
         (

@@ -126,7 +126,7 @@ def make_game(num_cards: int = 4, target: int = 24) -> Game:
         The `Game`.
 
     Raises:
-        ValueError: another number of cards, or a target that no hand makes.
+        ValueError: another number of cards, or a target that no hand makes, or none with a face card under rule 1.
 
     Example:
         >>> game = make_game()
@@ -135,7 +135,7 @@ def make_game(num_cards: int = 4, target: int = 24) -> Game:
         >>> make_game(3, target=100_000)
         Traceback (most recent call last):
         ...
-        ValueError: target must be what some hand of 3 cards makes under each rule, got 100000
+        ValueError: target must be made by hands of 3 cards, under the second rule with a face card, got 100000
     """
     if num_cards not in (3, 4):
         raise ValueError(f"num_cards must be 3 or 4, got {num_cards}")
@@ -143,8 +143,11 @@ def make_game(num_cards: int = 4, target: int = 24) -> Game:
     numbers = np.stack([card_numbers(ranks, rule) for rule in RULES])
     values = [evaluate(formula, numbers) for formula in formulas(num_cards)]
     solves = np.stack([value.equal(target) for value in values], axis=-1)
-    if not solves.any(axis=(1, 2)).all():
-        raise ValueError(f"target must be what some hand of {num_cards} cards makes under each rule, got {target}")
+    face = (ranks >= RANKS.index("J")).any(-1)
+    if not (solves[0].any() and solves[1, face].any()):
+        raise ValueError(
+            f"target must be made by hands of {num_cards} cards, under the second rule with a face card, got {target}"
+        )
     value = [
         np.where(v.denominator == 0, np.nan, v.numerator / np.where(v.denominator == 0, 1, v.denominator))
         for v in values

@@ -21,6 +21,7 @@ class Table(NamedTuple):
         draws: probability of the hand, `[hands]`.
         numbers: index of what each card counts, 0 to 12, `[rules, hands, cards]`.
         solves: whether a formula makes the target, `[rules, hands, formulas]`.
+        solvable: whether some formula does, `[rules, hands]`.
         bucket: what a calculator shows of a formula's value if the cards are read right, `[rules, hands, formulas]`.
         face: whether the hand has a face card, `[hands]`.
     """
@@ -29,6 +30,7 @@ class Table(NamedTuple):
     draws: Float[Array, " hands"]
     numbers: Int[Array, "rules hands cards"]
     solves: Bool[Array, "rules hands formulas"]
+    solvable: Bool[Array, "rules hands"]
     bucket: Int[Array, "rules hands formulas"]
     face: Bool[Array, " hands"]
 
@@ -88,6 +90,7 @@ def make_table(game: Game) -> Table:
         draws=jnp.asarray(game.draws, float),
         numbers=jnp.asarray(game.numbers - 1),
         solves=jnp.asarray(game.solves),
+        solvable=jnp.asarray(game.solves.any(-1)),  # XLA would fold it, for seconds, where the game is a constant
         bucket=jnp.asarray(bucket),
         face=jnp.asarray((game.ranks >= RANKS.index("J")).any(-1)),
     )

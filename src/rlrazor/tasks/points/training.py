@@ -96,7 +96,7 @@ def draw_hands(table: Table, other_rule: Scalar, drawn: Float[Array, "batch 2"])
         [0, 0, 0, 0]
     """
     rule = (drawn[:, 1] < other_rule).astype(int)
-    chances = jnp.where(table.solves.any(-1), table.draws, 0.0)
+    chances = jnp.where(table.solvable, table.draws, 0.0)
     edges = jnp.cumsum(chances / chances.sum(-1, keepdims=True), axis=-1)[:, :-1]
     under_each = jax.vmap(lambda e: jnp.searchsorted(e, drawn[:, 0], side="right"))(edges)
     return Hands(jnp.take_along_axis(under_each, rule[None], axis=0)[0].astype(int), rule)
@@ -413,7 +413,7 @@ def measure(table: Table, size: Size, base: Params, params: Params, calculator: 
     def under(rule: Int[Array, ""]) -> Measures:
         rules = jnp.broadcast_to(rule, hands.shape)
         chances = success(answers(params, size, table, hands, rules, calculator), truth_of(table, hands, rules))
-        counts = jnp.where(table.solves[rule].any(-1) & (table.face | (rule == 0)), table.draws, 0.0)
+        counts = jnp.where(table.solvable[rule] & (table.face | (rule == 0)), table.draws, 0.0)
 
         def mean(values: Float[Array, " hands"]) -> Scalar:
             return (counts * values).sum() / counts.sum()
