@@ -31,7 +31,7 @@ from rlrazor.training import log_steps
 REPLAY = plus_replay(SFT)
 METHODS = (SFT, REPLAY, UNIFORM_SFT, ORACLE_SFT, EXACT_RL, GRPO)
 CALCULATOR, MISREADING, ALONE = WORLDS = ("calculator", "misreading base", "no calculator")
-TRAINED, OTHER = 0, 1
+OTHER = 1  # the rule that nobody is trained on
 PAPER = "Chu et al., arXiv:2501.17161, figure 5 (GP-L: SFT 11.5 to 3.4, RL 11.5 to 15.0)"
 SILENT = "What this does not say about language models: whether they have the calculator that it takes here."
 
@@ -106,13 +106,13 @@ class Results(NamedTuple):
     players: dict[str, dict[str, Measures]]
     attempts: Measures
 
-    def success(self, world: str, method: str, rule: int = OTHER) -> Float[np.ndarray, "seeds records"]:
-        """Rate of solved hands."""
-        return np.asarray(self.players[world][method].success)[..., rule]
+    def success(self, world: str, method: str) -> Float[np.ndarray, "seeds records"]:
+        """Rate of solved hands under the other rule."""
+        return np.asarray(self.players[world][method].success)[..., OTHER]
 
-    def final(self, world: str, method: str, rule: int = OTHER) -> float:
+    def final(self, world: str, method: str) -> float:
         """The same in the end, mean over seeds."""
-        return float(self.success(world, method, rule)[:, -1].mean())
+        return float(self.success(world, method)[:, -1].mean())
 
 
 class Row(NamedTuple):
@@ -258,7 +258,7 @@ def plot(config: Config, results: Results) -> Figure:
     figure, axes = panels([[CALCULATOR, MISREADING], [ALONE, "attempts"]], height=4.6)
     for world in WORLDS:
         draw_world(axes[world], results, world)
-    axes[CALCULATOR].legend(loc="lower left")
+    axes[CALCULATOR].legend(loc="lower right")
     draw_attempts(axes["attempts"], config, results)
     return figure
 

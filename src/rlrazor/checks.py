@@ -5,7 +5,7 @@ time, so `check_distribution` and its friends belong where people come in: confi
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -124,6 +124,33 @@ def sample_arrays(
         ValueError: reward has 4 samples in shape (4,), but log_prob has 3 in shape (3,): sample axes must match exactly
     """
     return _aligned("sample", per_row or {}, arrays)
+
+
+def place_of(kind: str, name: str, names: Sequence[str]) -> int:
+    """The place of a name in a list, if it is there.
+
+    Args:
+        kind: what the error should call it.
+        name: to look for.
+        names: all there are.
+
+    Returns:
+        The index.
+
+    Raises:
+        ValueError: it is not there.
+
+    Example:
+        >>> place_of("color", "blue", ("red", "blue"))
+        1
+        >>> place_of("color", "bleu", ("red", "blue"))
+        Traceback (most recent call last):
+        ...
+        ValueError: unknown color 'bleu'; there are red, blue
+    """
+    if name not in names:
+        raise ValueError(f"unknown {kind} {name!r}; there are {', '.join(names)}")
+    return names.index(name)
 
 
 def nonnegative(name: str, value: Any) -> Any:

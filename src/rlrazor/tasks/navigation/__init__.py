@@ -14,7 +14,6 @@ from rlrazor.tasks.navigation.methods import weights as weights
 from rlrazor.tasks.navigation.network import Answers as Answers
 from rlrazor.tasks.navigation.network import Size as Size
 from rlrazor.tasks.navigation.network import answers as answers
-from rlrazor.tasks.navigation.network import init_network as init_network
 from rlrazor.tasks.navigation.training import ADAM as ADAM
 from rlrazor.tasks.navigation.training import MOMENTUM as MOMENTUM
 from rlrazor.tasks.navigation.training import OPTIMIZERS as OPTIMIZERS

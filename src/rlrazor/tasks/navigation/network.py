@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from rlrazor.tasks.navigation.world import Observations
-from rlrazor.tasks.perceptron import Params, Widths, apply_perceptron, init_perceptron
+from rlrazor.tasks.perceptron import Params, Widths, apply_perceptron
 
 
 class Size(NamedTuple):
@@ -45,25 +45,6 @@ class Answers(NamedTuple):
     log_style: Float[Array, "*batch styles"]
 
 
-def init_network(size: Size, key: Key[Array, ""]) -> Params:
-    """Random parameters of a network, in the default dtype.
-
-    Args:
-        size: of the network, static.
-        key: randomness.
-
-    Returns:
-        The parameters.
-
-    Example:
-        >>> import jax
-        >>> params = init_network(Size(features=66, rules=2, actions=14, styles=16, width=128), jax.random.key(0))
-        >>> sum(leaf.size for leaf in jax.tree.leaves(params))
-        29214
-    """
-    return init_perceptron(size.widths, key)
-
-
 def answers(
     params: Params,
     size: Size,
@@ -85,8 +66,10 @@ def answers(
 
     Example:
         >>> import jax, jax.numpy as jnp
+        >>> from rlrazor.tasks.perceptron import init_perceptron
         >>> size = Size(features=66, rules=2, actions=14, styles=16, width=128)
-        >>> policy = answers(init_network(size, jax.random.key(0)), size, jnp.zeros((3, 66)), jnp.array([0, 1, 0]))
+        >>> params = init_perceptron(size.widths, jax.random.key(0))
+        >>> policy = answers(params, size, jnp.zeros((3, 66)), jnp.array([0, 1, 0]))
         >>> policy.log_action.shape, policy.log_style.shape
         ((3, 14), (3, 16))
     """

@@ -11,13 +11,14 @@ import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 from rlrazor._numerics import uniform
+from rlrazor.checks import place_of
 from rlrazor.divergences import kl_divergence
 from rlrazor.methods import SFT
 from rlrazor.policies import inverse_cdf
 from rlrazor.representations import parameter_distance
 from rlrazor.sweeps import PerRun, per_run, sweep
 from rlrazor.tasks.navigation.methods import Demonstration, Scalar, method_index, weighted_loss, weights
-from rlrazor.tasks.navigation.network import Answers, Size, answers, init_network
+from rlrazor.tasks.navigation.network import Answers, Size, answers
 from rlrazor.tasks.navigation.verifier import Scores, exact_scores
 from rlrazor.tasks.navigation.world import (
     FORWARD,
@@ -28,7 +29,7 @@ from rlrazor.tasks.navigation.world import (
     num_actions,
     sample_routes,
 )
-from rlrazor.tasks.perceptron import Params
+from rlrazor.tasks.perceptron import Params, fit_perceptron
 from rlrazor.training import chosen_optimizer, train_at
 
 SGD, MOMENTUM, ADAM = "SGD", "momentum", "Adam"
@@ -293,8 +294,6 @@ def pretrain(
         >>> sum(leaf.size for leaf in jax.tree.leaves(base))
         29214
     """
-    start, draws = jax.random.split(key)
-    optimizer = optax.adam(optax.cosine_decay_schedule(rate, num_steps))
     evenly = jnp.full(size.rules, 1 / size.rules)
 
     def loss(params: Params, key: Key[Array, ""]) -> Scalar:
@@ -303,11 +302,7 @@ def pretrain(
         target = base_answers(world, size, batch, unsure, leak)
         return -((target * policy.log_action).sum(-1) + policy.log_style.mean(-1)).mean()
 
-    def gradient(params: Params, key: Key[Array, ""], _: Int[Array, ""]) -> Params:
-        return jax.grad(loss)(params, key)
-
-    last = train_at(gradient, init_network(size, start), optimizer, draws, jnp.array([num_steps]))
-    return jax.tree.map(lambda leaf: leaf[0], last)
+    return fit_perceptron(loss, size.widths, key, num_steps=num_steps, rate=rate)
 
 
 def pretrain_many(
@@ -400,14 +395,10 @@ def settings(
     """
     runs = len(method)
     chosen = [optimizer] * runs if isinstance(optimizer, str) else list(optimizer)
-    for name in chosen:
-        if name not in OPTIMIZERS:
-            raise ValueError(f"unknown optimizer {name!r}; there are {', '.join(OPTIMIZERS)}")
-
     each = partial(per_run, runs)
     return Setting(
         method=each([method_index(name) for name in method]),
-        optimizer=each([OPTIMIZERS.index(name) for name in chosen]),
+        optimizer=each([place_of("optimizer", name, OPTIMIZERS) for name in chosen]),
         rate=each(rate),
         prompts=each(prompts, rank=1),
         styled=each(styled),
@@ -438,9 +429,10 @@ def fine_tune(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from rlrazor.methods import GRPO
+        >>> from rlrazor.tasks.perceptron import init_perceptron
         >>> world = make_world(jax.random.key(0), num_train=50, num_test=5)
         >>> size = network_size(world)
-        >>> bases = jax.tree.map(lambda leaf: leaf[None], init_network(size, jax.random.key(1)))
+        >>> bases = jax.tree.map(lambda leaf: leaf[None], init_perceptron(size.widths, jax.random.key(1)))
         >>> one = settings((GRPO,), jax.random.key(2), optimizer=MOMENTUM, rate=0.05, record=[0, 2], base=0)
         >>> setting = jax.tree.map(lambda leaf: leaf[0], one)
         >>> path = jax.eval_shape(lambda setting: fine_tune(world, size, bases, setting), setting)
@@ -498,9 +490,10 @@ def fine_tune_many(
     Example:
         >>> import jax
         >>> from rlrazor.methods import SFT
+        >>> from rlrazor.tasks.perceptron import init_perceptron
         >>> world = make_world(jax.random.key(0), num_train=50, num_test=5)
         >>> size = network_size(world)
-        >>> bases = jax.tree.map(lambda leaf: leaf[None], init_network(size, jax.random.key(1)))
+        >>> bases = jax.tree.map(lambda leaf: leaf[None], init_perceptron(size.widths, jax.random.key(1)))
         >>> two = settings((SFT, SFT), jax.random.key(2), optimizer=SGD, rate=[0.0, 0.1], record=[0, 2], base=0)
         >>> (fine_tune_many(world, size, bases, two).weights[:, -1] > 0).tolist()
         [False, True]
@@ -525,9 +518,10 @@ def measure(world: World, size: Size, base: Params, params: Params, masked: Bool
 
     Example:
         >>> import jax, jax.numpy as jnp
+        >>> from rlrazor.tasks.perceptron import init_perceptron
         >>> world = make_world(jax.random.key(0), num_train=50, num_test=5)
         >>> size = network_size(world)
-        >>> base = init_network(size, jax.random.key(1))
+        >>> base = init_perceptron(size.widths, jax.random.key(1))
         >>> measures = jax.jit(lambda base: measure(world, size, base, base, jnp.array(False)))(base)
         >>> measures.scores.arrived.shape, float(measures.forward.sum())
         ((2,), 0.0)

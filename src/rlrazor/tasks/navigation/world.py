@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from rlrazor._numerics import uniform
+from rlrazor.checks import place_of
 
 RULES = ("absolute", "relative", "hours", "degrees", "letters", "colors", "winds", "months", "notes", "planets")
 ABSOLUTE, RELATIVE = RULES[:2]
@@ -80,9 +81,7 @@ def rule_index(rule: str) -> int:
         ...
         ValueError: unknown rule 'egocentric'; there are absolute, relative, hours, degrees, letters, colors, winds, months, notes, planets
     """  # noqa: E501  (the error is one line)
-    if rule not in RULES:
-        raise ValueError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
-    return RULES.index(rule)
+    return place_of("rule", rule, RULES)
 
 
 def num_actions(num_rules: int = 2) -> int:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from rlrazor.checks import place_of
 from rlrazor.divergences import kl_divergence
 from rlrazor.methods import DISTILLED_GRPO, GRPO, ORACLE_SFT, REINFORCE, SFT_1, SFT_2, plus_kl, plus_replay
 from rlrazor.objectives import grpo_advantage, reinforce_loss
@@ -73,9 +74,7 @@ def method_index(method: str) -> int:
         ...
         ValueError: unknown method 'GRP0'; there are SFT 1, SFT 2, oracle SFT, GRPO, GRPO + KL, REINFORCE, SFT 1 + KL, SFT 1 + replay, distilled GRPO
     """  # noqa: E501  (the error is one line)
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
-    return METHODS.index(method)
+    return place_of("method", method, METHODS)
 
 
 def _branches(table: Mapping[str, T]) -> list[T]:

@@ -34,7 +34,6 @@ from rlrazor.tasks.points.player import Answers as Answers
 from rlrazor.tasks.points.player import Size as Size
 from rlrazor.tasks.points.player import Table as Table
 from rlrazor.tasks.points.player import answers as answers
-from rlrazor.tasks.points.player import init_network as init_network
 from rlrazor.tasks.points.player import make_table as make_table
 from rlrazor.tasks.points.player import network_size as network_size
 from rlrazor.tasks.points.training import ADAM as ADAM

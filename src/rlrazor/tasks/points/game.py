@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from rlrazor.checks import place_of
 from rlrazor.tasks.points.arithmetic import evaluate, formulas
 
 RANKS = ("A", "2", "3", "4", "5", "6", "7", "8", "9", "10", "J", "Q", "K")
@@ -72,9 +73,7 @@ def rule_index(rule: str) -> int:
         ...
         ValueError: unknown rule 'elevens'; there are tens, faces
     """
-    if rule not in RULES:
-        raise ValueError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
-    return RULES.index(rule)
+    return place_of("rule", rule, RULES)
 
 
 def card_numbers(ranks: Int[np.ndarray, "*batch"], rule: str) -> Int[np.ndarray, "*batch"]:
@@ -181,12 +180,10 @@ def hand_index(cards: tuple[str, ...], game: Game, rule: str) -> int:
         ValueError: the hand A, A, A, A has no solution under the rule 'tens'
     """
     rule_place, shown = rule_index(rule), ", ".join(cards)
-    for card in cards:
-        if card not in RANKS:
-            raise ValueError(f"unknown card {card!r}; there are {', '.join(RANKS)}")
+    ranks = sorted(place_of("card", card, RANKS) for card in cards)
     if len(cards) != game.ranks.shape[1]:
         raise ValueError(f"a hand must have {game.ranks.shape[1]} cards, got {shown}")
-    place = int(np.flatnonzero((game.ranks == sorted(map(RANKS.index, cards))).all(-1))[0])
+    place = int(np.flatnonzero((game.ranks == ranks).all(-1))[0])
     if not game.solves[rule_place, place].any():
         raise ValueError(f"the hand {shown} has no solution under the rule {rule!r}")
     return place

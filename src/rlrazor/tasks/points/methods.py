@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from rlrazor._numerics import times_log, uniform
+from rlrazor.checks import place_of
 from rlrazor.methods import DFT, EXACT_RL, GRPO, ORACLE_SFT, REINFORCE, SFT, UNIFORM_SFT
 from rlrazor.objectives import grpo_advantage
 from rlrazor.policies import inverse_cdf
@@ -105,9 +106,7 @@ def method_index(method: str) -> int:
         ...
         ValueError: unknown method 'PPO'; there are SFT, uniform SFT, oracle SFT, DFT, exact RL, REINFORCE, GRPO
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
-    return METHODS.index(method)
+    return place_of("method", method, METHODS)
 
 
 def success(policy: Answers, truth: Truth) -> Success:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
-from rlrazor.tasks.perceptron import Params, Widths, apply_perceptron, init_perceptron
+from rlrazor.tasks.perceptron import Params, Widths, apply_perceptron
 from rlrazor.tasks.points.game import NUM_NUMBERS, RANKS, RULES, Game
 
 NUM_BUCKETS = 42  # whole numbers from 0 to 40, and everything else
@@ -114,25 +114,6 @@ def network_size(table: Table, width: int = 128) -> Size:
     return Size(table.numbers.shape[-1], table.solves.shape[-1], width)
 
 
-def init_network(size: Size, key: Key[Array, ""]) -> Params:
-    """Random parameters of a network, in the default dtype.
-
-    Args:
-        size: of the network, static.
-        key: randomness.
-
-    Returns:
-        The parameters.
-
-    Example:
-        >>> import jax
-        >>> params = init_network(Size(cards=3, formulas=68, width=128), jax.random.key(0))
-        >>> sum(leaf.size for leaf in jax.tree.leaves(params))
-        41109
-    """
-    return init_perceptron(size.widths, key)
-
-
 def answers(
     params: Params,
     size: Size,
@@ -159,10 +140,12 @@ def answers(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from rlrazor.tasks.points.game import make_game
+        >>> from rlrazor.tasks.perceptron import init_perceptron
         >>> table = make_table(make_game(3, target=10))
         >>> size = network_size(table)
         >>> hands, rules = jnp.array([0, 454]), jnp.array([0, 1])
-        >>> policy = answers(init_network(size, jax.random.key(0)), size, table, hands, rules, calculator=True)
+        >>> params = init_perceptron(size.widths, jax.random.key(0))
+        >>> policy = answers(params, size, table, hands, rules, calculator=True)
         >>> policy.log_number.shape, policy.log_formula.shape
         ((2, 3, 13), (2, 68))
     """

@@ -10,12 +10,13 @@ import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 from rlrazor._numerics import uniform
+from rlrazor.checks import place_of
 from rlrazor.representations import parameter_distance
 from rlrazor.sweeps import PerRun, per_run, sweep
-from rlrazor.tasks.perceptron import Params
+from rlrazor.tasks.perceptron import Params, fit_perceptron
 from rlrazor.tasks.points.game import NUM_NUMBERS, RULES
 from rlrazor.tasks.points.methods import Scalar, Truth, method_index, pulled_loss, pulls, success
-from rlrazor.tasks.points.player import Answers, Size, Table, answers, init_network
+from rlrazor.tasks.points.player import Answers, Size, Table, answers
 from rlrazor.training import chosen_optimizer, train_at
 
 MOMENTUM, ADAM = "momentum", "Adam"
@@ -165,8 +166,6 @@ def pretrain(
         >>> sum(leaf.size for leaf in jax.tree.leaves(base))
         41109
     """
-    start, draws = jax.random.split(key)
-    optimizer = optax.adam(optax.cosine_decay_schedule(rate, num_steps))
     evenly = jnp.full_like(misread, 0.5)
 
     def loss(params: Params, key: Key[Array, ""]) -> Scalar:
@@ -178,11 +177,7 @@ def pretrain(
         formula = (1 - guess) * solution + guess / size.formulas
         return -((number * policy.log_number).sum((-2, -1)) + (formula * policy.log_formula).sum(-1)).mean()
 
-    def gradient(params: Params, key: Key[Array, ""], _: Int[Array, ""]) -> Params:
-        return jax.grad(loss)(params, key)
-
-    last = train_at(gradient, init_network(size, start), optimizer, draws, jnp.array([num_steps]))
-    return jax.tree.map(lambda leaf: leaf[0], last)
+    return fit_perceptron(loss, size.widths, key, num_steps=num_steps, rate=rate)
 
 
 def pretrain_many(
@@ -271,13 +266,10 @@ def settings(
         ([0, 6], (2, 2))
     """
     runs = len(method)
-    if optimizer not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {optimizer!r}; there are {', '.join(OPTIMIZERS)}")
-
     each = partial(per_run, runs)
     return Setting(
         method=each([method_index(name) for name in method]),
-        optimizer=each(OPTIMIZERS.index(optimizer)),
+        optimizer=each(place_of("optimizer", optimizer, OPTIMIZERS)),
         rate=each(rate),
         other_rule=each(other_rule),
         calculator=each(calculator),
@@ -307,10 +299,11 @@ def fine_tune(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from rlrazor.methods import UNIFORM_SFT
-        >>> from rlrazor.tasks.points import init_network, make_game, make_table, network_size
+        >>> from rlrazor.tasks.points import make_game, make_table, network_size
+        >>> from rlrazor.tasks.perceptron import init_perceptron
         >>> table = make_table(make_game(3, target=10))
         >>> size = network_size(table)
-        >>> bases = jax.tree.map(lambda leaf: leaf[None], init_network(size, jax.random.key(0)))
+        >>> bases = jax.tree.map(lambda leaf: leaf[None], init_perceptron(size.widths, jax.random.key(0)))
         >>> one = settings(
         ...     (UNIFORM_SFT,), jax.random.key(1), optimizer=ADAM, rate=1e-3, record=[0, 2], base=0, calculator=True
         ... )
@@ -368,10 +361,11 @@ def fine_tune_many(
 
     Example:
         >>> import jax
-        >>> from rlrazor.tasks.points import init_network, make_game, make_table, network_size
+        >>> from rlrazor.tasks.points import make_game, make_table, network_size
+        >>> from rlrazor.tasks.perceptron import init_perceptron
         >>> table = make_table(make_game(3, target=10))
         >>> size = network_size(table)
-        >>> bases = jax.tree.map(lambda leaf: leaf[None], init_network(size, jax.random.key(0)))
+        >>> bases = jax.tree.map(lambda leaf: leaf[None], init_perceptron(size.widths, jax.random.key(0)))
         >>> both = settings(
         ...     ("SFT", "SFT"), jax.random.key(1), optimizer=ADAM, rate=[0.0, 1e-3], record=[2], base=0, calculator=True
         ... )
@@ -398,10 +392,11 @@ def measure(table: Table, size: Size, base: Params, params: Params, calculator: 
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> from rlrazor.tasks.points import init_network, make_game, make_table, network_size
+        >>> from rlrazor.tasks.points import make_game, make_table, network_size
+        >>> from rlrazor.tasks.perceptron import init_perceptron
         >>> table = make_table(make_game(3, target=10))
         >>> size = network_size(table)
-        >>> base = init_network(size, jax.random.key(0))
+        >>> base = init_perceptron(size.widths, jax.random.key(0))
         >>> measures = jax.jit(lambda base: measure(table, size, base, base, jnp.array(True)))(base)
         >>> measures.success.shape, float(measures.weights)
         ((2,), 0.0)
