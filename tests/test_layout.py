@@ -12,7 +12,7 @@ FLOORS = [
     {"_numerics", "_trees", "_types", "checks"},
     {"divergences"},
     {"tilting"},
-    {"geometry"},
+    {"geometry", "optima"},
     {"policies"},
     {"objectives"},
     {"methods"},

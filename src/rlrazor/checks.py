@@ -5,7 +5,7 @@ time, so `check_distribution` and its friends belong where people come in: confi
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-_REWARDS = ("reward", "advantage")
+_MAY_BE_WHOLE = ("reward", "advantage", "length", "length_chosen")
 
 
 def floating_array(name: str, value: ArrayLike) -> Float[Array, "..."]:
@@ -40,6 +40,26 @@ def floating_array(name: str, value: ArrayLike) -> Float[Array, "..."]:
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must be a floating array, got {array.dtype} of shape {array.shape}")
     return array
+
+
+def floating_number(name: str, value: ArrayLike) -> Float[Array, "..."]:
+    """`value` as an array, if it is a Python number or an array of a floating dtype.
+
+    Args:
+        name: what the error should call it.
+        value: an array, or a number, which gets the default dtype.
+
+    Returns:
+        The array.
+
+    Raises:
+        TypeError: an array that is not of a floating dtype.
+
+    Example:
+        >>> floating_number("success", 1).dtype.kind
+        'f'
+    """
+    return jnp.asarray(value, float) if isinstance(value, int | float) else floating_array(name, value)
 
 
 def boolean_array(name: str, value: ArrayLike) -> Bool[Array, "..."]:
@@ -126,6 +146,31 @@ def sample_arrays(
     return _aligned("sample", per_row or {}, arrays)
 
 
+def pair_arrays(per_row: Mapping[str, ArrayLike] | None = None, **arrays: ArrayLike) -> tuple[Float[Array, "..."], ...]:
+    """The named arguments as floating arrays of one rank whose last axis is the pairs of one prompt.
+
+    Args:
+        per_row: numbers that may differ from row to row, such as beta, each a scalar or `[...]`.
+        **arrays: log-ratios, log-probabilities, rewards or weights of pairs of answers, each `[..., pairs]`. One named
+            `length` or `length_chosen` may hold integers.
+
+    Returns:
+        The arrays, `[..., pairs]`, then the numbers, `[..., 1]`, in the order given.
+
+    Raises:
+        TypeError: an array is not of a floating dtype.
+        ValueError: there is no pair, pair counts differ, or batch axes do not broadcast.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> pair_arrays(log_ratio_chosen=jnp.zeros(0), log_ratio_rejected=jnp.zeros(0))
+        Traceback (most recent call last):
+        ...
+        ValueError: log_ratio_chosen needs a non-empty pair axis, got shape (0,)
+    """
+    return _aligned("pair", per_row or {}, arrays)
+
+
 def place_of(kind: str, name: str, names: Sequence[str]) -> int:
     """The place of a name in a list, if it is there.
 
@@ -174,6 +219,60 @@ def nonnegative(name: str, value: Any) -> Any:
     """
     if isinstance(value, int | float) and not value >= 0:
         raise ValueError(f"{name} must be at least 0, got {value}")
+    return value
+
+
+def positive(name: str, value: Any) -> Any:
+    """`value`, unless it is concrete and an entry is zero, negative or NaN.
+
+    Args:
+        name: what the error should call it.
+        value: a number, array or tracer.
+
+    Returns:
+        `value`, unchanged.
+
+    Raises:
+        ValueError: an entry is not above 0. Tracers pass: their values are not known.
+
+    Example:
+        >>> positive("length", [3, 0])
+        Traceback (most recent call last):
+        ...
+        ValueError: length must be above 0, got 0
+    """
+    return _each(name, value, "above 0", lambda entries: entries > 0)
+
+
+def finite(name: str, value: Any) -> Any:
+    """`value`, unless it is concrete and an entry is infinite or NaN.
+
+    Args:
+        name: what the error should call it.
+        value: a number, array or tracer.
+
+    Returns:
+        `value`, unchanged.
+
+    Raises:
+        ValueError: an entry is not finite. Tracers pass: their values are not known.
+
+    Example:
+        >>> finite("margin", float("nan"))
+        Traceback (most recent call last):
+        ...
+        ValueError: margin must be finite, got nan
+    """
+    return _each(name, value, "finite", np.isfinite)
+
+
+def _each(name: str, value: Any, wanted: str, holds: Callable[[np.ndarray], Any]) -> Any:
+    """`value`, unless it is concrete and an entry is not as wanted."""
+    if not isinstance(value, jax.core.Tracer):
+        entries = np.asarray(value).ravel()
+        wrong = entries[~np.asarray(holds(entries), bool)]
+        if wrong.size:
+            raise ValueError(f"{name} must be {wanted}, got {wrong[0]}")
     return value
 
 
@@ -277,8 +376,8 @@ def _aligned(
     axis: str, per_row: Mapping[str, ArrayLike], arrays: Mapping[str, ArrayLike]
 ) -> tuple[Float[Array, "..."], ...]:
     """The arrays, which share their last axis, then the numbers with a last axis of one, all of one rank."""
-    dtype = next((jnp.asarray(x).dtype for name, x in arrays.items() if name not in _REWARDS), float)
-    cast = {name: _whole_as(dtype, x) if name in _REWARDS else x for name, x in arrays.items()}
+    dtype = next((jnp.asarray(x).dtype for name, x in arrays.items() if name not in _MAY_BE_WHOLE), float)
+    cast = {name: _whole_as(dtype, x) if name in _MAY_BE_WHOLE else x for name, x in arrays.items()}
     given = {name: floating_array(name, value) for name, value in cast.items()}
     shared = axis == "sample" and "advantage" in given and given["advantage"].shape[-1:] in ((), (1,))
     if shared:

@@ -1,5 +1,7 @@
 """What the exact objectives, the sampled losses and the advantages share."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
@@ -29,10 +31,18 @@ def clipped(
     return mass_times(jnp.where(log_old > -jnp.inf, counted, -jnp.inf), jax.lax.stop_gradient(advantage))
 
 
-def simpo_terms(
-    chosen: Float[Array, "..."], rejected: Float[Array, "..."], beta: Float[Array, "..."], margin: Float[Array, "..."]
+def gap_terms(
+    loss: Callable[[Float[Array, "..."]], Float[Array, "..."]],
+    chosen: Float[Array, "..."],
+    rejected: Float[Array, "..."],
 ) -> Float[Array, "..."]:
-    """The terms -log σ(β (chosen - rejected) - γ), inf where the chosen answer is impossible."""
+    """The terms loss(chosen - rejected), inf where the chosen answer is impossible."""
     possible = chosen > -jnp.inf
     gap = jnp.where(possible, chosen, 0.0) - jnp.where(possible, rejected, 0.0)
-    return jnp.where(possible, jax.nn.softplus(margin - beta * gap), jnp.inf)
+    return jnp.where(possible, loss(gap), jnp.inf)
+
+
+def weighted_mean(terms: Float[Array, "..."], weights: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The mean of terms over pairs, Σ w x / Σ w; what weighs nothing does not count, whatever it is."""
+    counted = weights > 0
+    return jnp.where(counted, weights * jnp.where(counted, terms, 0.0), 0.0).sum(-1) / weights.sum(-1)

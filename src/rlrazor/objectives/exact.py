@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rlrazor._numerics import expectation, log_sum, mass_times, times_log
+from rlrazor._numerics import expectation, log_sum, times_log
 from rlrazor._types import LogProbs, Number, PerRow, Rewards
-from rlrazor.checks import boolean_array, floating_array, nonnegative, outcome_arrays
+from rlrazor.checks import boolean_array, floating_array, floating_number, nonnegative, outcome_arrays
 from rlrazor.divergences import cross_entropy, kl_divergence
-from rlrazor.objectives._terms import at_least_two, clipped, simpo_terms
+from rlrazor.objectives._terms import at_least_two, clipped
 
 
 def sft_loss(log_policy: LogProbs, log_target: LogProbs) -> PerRow:
@@ -176,7 +176,7 @@ def grpo_coefficient(success: Number, group_size: int) -> PerRow:
         arXiv:2503.06639.
     """
     at_least_two("group_size", group_size)
-    success = jnp.asarray(success, float) if isinstance(success, int | float) else floating_array("success", success)
+    success = floating_number("success", success)
     m = jnp.arange(group_size - 1, dtype=success.dtype)
     gain = (group_size - 1) / jnp.sqrt((m + 1) * (group_size - 1 - m))
     rate = jnp.minimum(success, 1 - success)  # c_G is symmetric, and linear at its ends
@@ -256,42 +256,3 @@ def ppo_clip_objective(log_policy: LogProbs, log_old: LogProbs, advantage: Rewar
     )
     log_old = jax.lax.stop_gradient(log_old)
     return clipped(log_policy, log_old, advantage, clip).sum(-1)
-
-
-def expected_simpo_loss(
-    log_policy: LogProbs, log_chosen: LogProbs, log_rejected: LogProbs, beta: Number, margin: Number
-) -> PerRow:
-    """The SimPO loss of independent pairs: -E_chosen E_rejected[log σ(β (log policy(y+) - log policy(y-)) - γ)].
-
-    Args:
-        log_policy: policy, `[..., outcomes]`.
-        log_chosen: distribution of the preferred answers y+, `[..., outcomes]`.
-        log_rejected: distribution of the rejected answers y-, `[..., outcomes]`.
-        beta: scale β > 0, a number or `[...]`.
-        margin: target margin γ, a number or `[...]`.
-
-    Returns:
-        Loss in nats, `[...]`, in [0, inf]; inf where the policy never gives a preferred answer.
-
-    Raises:
-        ValueError: a negative or NaN Python `beta`.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> log_policy, log_chosen, log_rejected = jnp.log(jnp.array([[0.5, 0.5], [1.0, 0.0], [0.0, 1.0]]))
-        >>> print(f"{expected_simpo_loss(log_policy, log_chosen, log_rejected, beta=1.0, margin=1.0):.4f}")
-        1.3133
-
-    References:
-        Meng, Xia, Chen, "SimPO", arXiv:2405.14734, eq. 6 (answers of length one); with β = γ = 1 the variant of
-        Shenfeld, Pari, Agrawal, "RL's Razor", arXiv:2509.04259, section 4.
-    """
-    log_policy, log_chosen, log_rejected, beta, margin = outcome_arrays(
-        {"beta": nonnegative("beta", beta), "margin": margin},
-        log_policy=log_policy,
-        log_chosen=log_chosen,
-        log_rejected=log_rejected,
-    )
-    pairs = simpo_terms(log_policy[..., :, None], log_policy[..., None, :], beta[..., None], margin[..., None])
-    pairs = jnp.where(log_chosen[..., :, None] > -jnp.inf, pairs, 0.0)
-    return expectation(log_chosen, mass_times(log_rejected[..., None, :], pairs).sum(-1))

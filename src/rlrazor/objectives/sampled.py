@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from rlrazor._numerics import times_log
 from rlrazor._types import Number, PerRow
 from rlrazor.checks import nonnegative, sample_arrays
-from rlrazor.objectives._terms import SampleRewards, Samples, clipped, simpo_terms
+from rlrazor.objectives._terms import SampleRewards, Samples, clipped
 
 
 def reinforce_loss(log_prob: Samples, advantage: SampleRewards | int | float) -> PerRow:
@@ -72,37 +72,6 @@ def ppo_clip_loss(
     log_old = jax.lax.stop_gradient(jnp.where(sampled, log_prob_old, 0.0))
     log_ratio = jnp.where(sampled, log_prob, 0.0) - log_old
     return -clipped(log_ratio, jnp.where(sampled, 0.0, -jnp.inf).astype(log_prob.dtype), advantage, clip).mean(-1)
-
-
-def simpo_loss(log_prob_chosen: Samples, log_prob_rejected: Samples, beta: Number, margin: Number) -> PerRow:
-    """The SimPO loss -mean(log σ(β (log policy(y+) - log policy(y-)) - γ)) over pairs of answers.
-
-    Args:
-        log_prob_chosen: log policy(y+), per token for longer answers, `[..., samples]`.
-        log_prob_rejected: log policy(y-), per token for longer answers, `[..., samples]`.
-        beta: scale β > 0, a number or `[...]`.
-        margin: target margin γ, a number or `[...]`.
-
-    Returns:
-        Loss in nats, `[...]`, in [0, inf].
-
-    Raises:
-        ValueError: a negative or NaN Python `beta`.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> print(f"{simpo_loss(jnp.log(jnp.array([0.5])), jnp.log(jnp.array([0.5])), beta=1.0, margin=1.0):.4f}")
-        1.3133
-
-    References:
-        Meng, Xia, Chen, "SimPO", arXiv:2405.14734, eq. 6.
-    """
-    chosen, rejected, beta, margin = sample_arrays(
-        {"beta": nonnegative("beta", beta), "margin": margin},
-        log_prob_chosen=log_prob_chosen,
-        log_prob_rejected=log_prob_rejected,
-    )
-    return simpo_terms(chosen, rejected, beta, margin).mean(-1)
 
 
 def kl_penalty_loss(log_prob: Samples, log_prob_ref: Samples) -> PerRow:

@@ -1,0 +1,337 @@
+"""What an explicit regulariser wants: the exact optimum of each, beside the tilt of the KL penalty.
+
+Conventions and errors as in `rlrazor.divergences`; a reward of `-inf` forbids an outcome.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlrazor._numerics import Elementwise, expm1_ratio, log1p_ratio, log_normalize, log_sum, reciprocal
+from rlrazor._types import LogProbs, Number, Policy, Rewards, Scalar
+from rlrazor.checks import finite, floating_number, nonnegative, outcome_arrays, positive
+
+
+class FDivergence(NamedTuple):
+    """A divergence D(policy || ref) = E_ref[f(policy / ref)] with f(1) = f'(1) = 0, as seen by its optimum.
+
+    Attributes:
+        score: log-ratio x = log(policy / ref) -> f'(e^x), the marginal cost of probability; increasing.
+        lowered: (x, cost >= 0) -> the log-ratio whose score is that of x less the cost; `-inf` where none is so low.
+    """
+
+    score: Callable[[Elementwise], Elementwise]
+    lowered: Callable[[Elementwise, Elementwise], Elementwise]
+
+
+def alpha_divergence(alpha: float | Scalar) -> FDivergence:
+    """The α-divergence, f(t) = (t^α - α t + α - 1) / (α (α - 1)): f'(t) = (t^(α - 1) - 1) / (α - 1).
+
+    At α = 1 it is the reverse KL(policy || ref), at α = 0 the forward KL(ref || policy), at α = 2 half of χ², at 1/2
+    four times the squared Hellinger distance. TRL: `f_divergence_type="alpha_divergence"`, `f_alpha_divergence_coef`.
+
+    Args:
+        alpha: order α, any number.
+
+    Returns:
+        The `FDivergence`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> half = alpha_divergence(0.5)
+        >>> print(f"{half.score(jnp.log(4.0)):.2f} {half.lowered(jnp.log(4.0), jnp.array(1.0)):.2f}")
+        1.00 0.00
+
+    References:
+        Wang et al., "Beyond Reverse KL", arXiv:2309.16240 (f-DPO); Amari, Nagaoka, "Methods of Information
+        Geometry", 2000.
+    """
+
+    def score(x: Elementwise) -> Elementwise:
+        order = jnp.asarray(alpha - 1, x.dtype)
+        beyond = jnp.log(jnp.finfo(x.dtype).max) - 2  # of the floats; the score is held there
+        held = jnp.where(order * x > beyond, beyond / jnp.where(order == 0, 1.0, order), x)
+        return expm1_ratio(jnp.ones_like(x), jnp.exp(order * held), held, order)
+
+    def lowered(x: Elementwise, cost: Elementwise) -> Elementwise:
+        order = jnp.asarray(1 - alpha, x.dtype)
+        price = jnp.where(jnp.isinf(cost), 0.0, cost) * jnp.exp(order * x)
+        empty = jnp.isinf(cost) | (order * price <= -1)
+        return jnp.where(empty, -jnp.inf, x - price * log1p_ratio(order * jnp.where(empty, 0.0, price)))
+
+    return FDivergence(score, lowered)
+
+
+def _jensen_shannon_score(x: Elementwise) -> Elementwise:
+    return jnp.log(2.0).astype(x.dtype) + jax.nn.log_sigmoid(x)
+
+
+def _jensen_shannon_lowered(x: Elementwise, cost: Elementwise) -> Elementwise:
+    """The y with (1 + e^-y) = e^cost (1 + e^-x)."""
+    return -cost - jnp.log(jnp.exp(-x) - jnp.expm1(-cost))
+
+
+def _chi2_score(x: Elementwise) -> Elementwise:
+    return 2 * alpha_divergence(2.0).score(x)
+
+
+def _chi2_lowered(x: Elementwise, cost: Elementwise) -> Elementwise:
+    return alpha_divergence(2.0).lowered(x, cost / 2)
+
+
+REVERSE_KL = alpha_divergence(1.0)  # KL(policy || ref)
+FORWARD_KL = alpha_divergence(0.0)  # KL(ref || policy)
+CHI2 = FDivergence(_chi2_score, _chi2_lowered)  # χ²(policy || ref)
+JENSEN_SHANNON = FDivergence(_jensen_shannon_score, _jensen_shannon_lowered)  # KL(policy || m) + KL(ref || m)
+
+
+def regularized_optimum(
+    log_ref: LogProbs, reward: Rewards, beta: Number, divergence: FDivergence = REVERSE_KL
+) -> Policy:
+    """The optimum of E_policy[reward] - beta D(policy || ref): ref (f')⁻¹((reward - L) / beta)₊, with L so that Σ = 1.
+
+    With `REVERSE_KL` it is `tilt`. `FORWARD_KL` gives beta ref / (L - reward), with tails of a power law; `CHI2`
+    gives ref (1 + (reward - L) / (2 beta))₊, which drops outcomes. It is also what f-DPO learns from all pairs of
+    outcomes under Bradley-Terry.
+
+    Args:
+        log_ref: reference policy, `[..., outcomes]`.
+        reward: `[..., outcomes]`, `-inf` forbids an outcome: what is left of the reference is then its condition.
+        beta: coefficient in [0, inf], a number or `[...]`.
+        divergence: `REVERSE_KL`, `FORWARD_KL`, `CHI2`, `JENSEN_SHANNON` or `alpha_divergence(alpha)`, static.
+
+    Returns:
+        Normalised log-probabilities, `[..., outcomes]`; `-inf` throughout where every possible outcome is forbidden.
+
+    Raises:
+        ValueError: a negative or NaN Python `beta`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_ref, reward = jnp.log(jnp.array([0.2, 0.3, 0.5])), jnp.array([1.0, 0.5, -2.0])
+        >>> for divergence in (REVERSE_KL, FORWARD_KL, CHI2):
+        ...     print(*(f"{p:.3f}" for p in jnp.exp(regularized_optimum(log_ref, reward, 0.5, divergence))))
+        0.642 0.354 0.004
+        0.688 0.232 0.079
+        0.460 0.540 0.000
+
+    References:
+        Wang et al., "Beyond Reverse KL", arXiv:2309.16240, eq. 6; Go et al., "Aligning Language Models with
+        Preferences through f-divergence Minimization", arXiv:2302.08215.
+    """
+    log_ref, reward, beta = outcome_arrays({"beta": nonnegative("beta", beta)}, log_ref=log_ref, reward=reward)
+
+    solve = jnp.vectorize(partial(_regularized_optimum, divergence=divergence), signature="(k),(k),()->(k)")
+    policy: Policy = solve(log_ref, reward, beta[..., 0])
+    return policy
+
+
+@partial(jax.jit, static_argnames="divergence")
+def _regularized_optimum(
+    log_ref: Float[Array, " k"], reward: Float[Array, " k"], beta: Scalar, divergence: FDivergence
+) -> Float[Array, " k"]:
+    """One row. The unknown is the log-ratio x of the best outcomes, in [0, -log ref(best)]: it lasts for any beta."""
+    possible = (log_ref > -jnp.inf) & (reward > -jnp.inf)
+    log_ref = log_normalize(jnp.where(possible, log_ref, -jnp.inf))
+    top = jax.lax.stop_gradient(jnp.max(jnp.where(possible, reward, -jnp.inf)))
+    gap = jnp.where(possible, top - jnp.where(possible, reward, top), 0.0)
+    best = possible & (gap == 0)
+    at_zero, at_inf = beta == 0, jnp.isinf(beta)
+    cost = jnp.where(best & at_zero, 0.0, gap * reciprocal(jnp.where(best & at_zero, 1.0, beta)))
+    highest = -log_sum(jnp.where(best, log_ref, -jnp.inf))
+
+    def log_total(x: Scalar, cost: Float[Array, " k"], log_ref: Float[Array, " k"]) -> Float[Array, " k"]:
+        log_ratio = divergence.lowered(jnp.full_like(cost, x), cost)
+        return jnp.where(possible, jnp.where(possible, log_ref, 0.0) + log_ratio, -jnp.inf)
+
+    def excess(x: Scalar, given: Any) -> Scalar:
+        return log_sum(log_total(x, *given))
+
+    settled = at_inf | (highest == 0)  # nothing to trade: the reference, or all outcomes are best
+    x = _increasing_root(
+        lambda x, given: jnp.where(settled | at_zero, x - highest / 2, excess(x, given)),
+        jnp.zeros_like(highest),
+        jnp.where(highest > 0, highest, 1.0),
+        (jnp.where(at_zero, 0.0, cost), log_ref),
+    )
+    optimum = log_normalize(log_total(x, jnp.where(at_zero, 0.0, cost), log_ref))
+    optimum = jnp.where(at_zero, log_normalize(jnp.where(best, log_ref, -jnp.inf)), optimum)
+    return jnp.where(settled, log_ref, optimum)
+
+
+def ppo_ptx_optimum(log_ref: LogProbs, log_pretrain: LogProbs, reward: Rewards, beta: Number, gamma: Number) -> Policy:
+    """The optimum of E_policy[reward] - beta KL(policy || ref) + gamma E_pretrain[log policy], pretraining gradients.
+
+    policy = c / W(c e^-A) with c = gamma pretrain / beta, A = (reward - L) / beta + log ref, Lambert's W, and L so that
+    it sums to 1. It is computed as log policy = A + ω(log c - A), with Wright's ω, which never exponentiates A. At
+    gamma = 0 it is `tilt`; as gamma grows it goes to the pretraining distribution, and as beta vanishes to
+    gamma pretrain / (L - reward), with L above the best reward.
+
+    Args:
+        log_ref: reference policy, `[..., outcomes]`.
+        log_pretrain: distribution of the pretraining data, or of an old task's, `[..., outcomes]`.
+        reward: `[..., outcomes]`, `-inf` forbids an outcome.
+        beta: KL coefficient in (0, inf], a number or `[...]`.
+        gamma: weight of the pretraining term in [0, inf), a number or `[...]`.
+
+    Returns:
+        Normalised log-probabilities, `[..., outcomes]`; `-inf` throughout where every policy is infinitely bad: the
+        pretraining data have outcomes that are forbidden, or that the reference never produces.
+
+    Raises:
+        ValueError: `beta` is not above 0; a negative or NaN Python `gamma`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_ref, log_pretrain = jnp.log(jnp.array([[0.5, 0.4, 0.1], [0.5, 0.5, 0.0]]))
+        >>> for gamma in (0.0, 0.1, 10.0):
+        ...     optimum = ppo_ptx_optimum(log_ref, log_pretrain, jnp.array([0.0, 0.0, 1.0]), 0.2, gamma)
+        ...     print(*(f"{p:.3f}" for p in jnp.exp(optimum)))
+        0.032 0.025 0.943
+        0.142 0.131 0.727
+        0.501 0.499 0.000
+
+    References:
+        Ouyang et al., "Training Language Models to Follow Instructions with Human Feedback", arXiv:2203.02155, eq. 2;
+        Corless et al., "On the Lambert W Function", 1996. The optimum is derived here.
+    """
+    log_ref, log_pretrain, reward, beta, gamma = outcome_arrays(
+        {"beta": positive("beta", beta), "gamma": nonnegative("gamma", gamma)},
+        log_ref=log_ref,
+        log_pretrain=log_pretrain,
+        reward=reward,
+    )
+    solve = jnp.vectorize(_ppo_ptx_optimum, signature="(k),(k),(k),(),()->(k)")
+    policy: Policy = solve(log_ref, log_pretrain, reward, beta[..., 0], gamma[..., 0])
+    return policy
+
+
+@jax.jit
+def _ppo_ptx_optimum(
+    log_ref: Float[Array, " k"],
+    log_pretrain: Float[Array, " k"],
+    reward: Float[Array, " k"],
+    beta: Scalar,
+    gamma: Scalar,
+) -> Float[Array, " k"]:
+    """One row. The unknown is v with sinh v = (L - best reward) / beta, in [log E_ref e^-cost, gamma / beta]."""
+    wanted = (log_pretrain > -jnp.inf) & (gamma > 0)
+    possible = (log_ref > -jnp.inf) & (reward > -jnp.inf)
+    top = jax.lax.stop_gradient(jnp.max(jnp.where(possible, reward, -jnp.inf)))
+    strength, log_weight = reciprocal(beta), jnp.log(jnp.where(gamma > 0, gamma, 1.0)) - jnp.log(beta)
+    cost = jnp.where(possible, top - jnp.where(possible, reward, top), 0.0) * strength
+    log_base = jnp.where(possible, jnp.where(possible, log_ref, 0.0) - cost, -jnp.inf)
+    log_share = jnp.where(wanted, jnp.where(wanted, log_pretrain, 0.0) + log_weight, -jnp.inf)
+
+    def log_policy(v: Scalar, log_base: Float[Array, " k"], log_share: Float[Array, " k"]) -> Float[Array, " k"]:
+        """The root ℓ of ℓ - c e^-ℓ = A, for every outcome."""
+        both = possible & wanted & (beta < jnp.inf)
+        a = jnp.where(possible, log_base, 0.0) - jnp.sinh(v)
+        log_omega = _log_wright_omega(jnp.where(both, jnp.where(both, log_share, 0.0) - a, 0.0))
+        pulled = jnp.where(log_omega < 0, a + jnp.exp(jnp.minimum(log_omega, 0.0)), log_share - log_omega)
+        return jnp.where(both, pulled, jnp.where(possible, a, -jnp.inf))
+
+    lowest, highest = jnp.arcsinh(log_sum(log_base)), jnp.arcsinh(gamma * strength)
+    v = _increasing_root(
+        lambda v, given: -log_sum(log_policy(v, *given)),
+        jnp.where(jnp.isfinite(lowest), lowest, 0.0),
+        jnp.where(jnp.isfinite(highest), highest, 1.0),
+        (log_base, log_share),
+    )
+    return jnp.where(jnp.any(wanted & ~possible), -jnp.inf, log_normalize(log_policy(v, log_base, log_share)))
+
+
+@jax.custom_jvp
+def _log_wright_omega(z: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The root y of e^y + y = z, which is log ω(z), by Newton from above: convex, so it only goes down."""
+    y = jnp.minimum(z, jnp.log(jnp.maximum(z, 1.0)))
+    for _ in range(6):
+        e = jnp.exp(y)
+        y = y - (e + y - z) / (1 + e)
+    return y
+
+
+@_log_wright_omega.defjvp
+def _log_wright_omega_jvp(primals: Any, tangents: Any) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    y = _log_wright_omega(*primals)
+    return y, tangents[0] * jax.nn.sigmoid(-y)
+
+
+def _increasing_root(function: Callable[[Scalar, Any], Scalar], low: Scalar, high: Scalar, given: Any) -> Scalar:
+    """The root in [low, high] of a function that increases there, to the last bit, with its implicit derivatives."""
+    import optimistix
+
+    # Tolerances that are never met bisect down to the last bit. (mypy takes the class variable `norm` for a field.)
+    to_last_bit: Any = optimistix.Bisection(rtol=0.0, atol=0.0, flip=False)  # type: ignore[call-arg]
+    steps = jnp.finfo(low.dtype).nmant + 12
+    root: Scalar = optimistix.root_find(
+        function, to_last_bit, low, args=given, options={"lower": low, "upper": high}, max_steps=steps, throw=False
+    ).value
+    return root
+
+
+def margin_gap(preference: Number, margin: Number) -> Float[Array, "..."]:
+    """The gap that a Bradley-Terry fit with a margin ends at: the Δ that minimises the loss of one pair of answers.
+
+    -p log σ(Δ - m) - (1 - p) log σ(-Δ - m), with the margin on the side of whichever answer the annotator chose, has
+    Δ = g / 2 + asinh(e^m sinh(g / 2)), g = logit p. Without a margin it is g, the true gap. For annotators who agree
+    (p -> 1) it is m + logit p; for those who toss coins it is 0, whatever the margin. A margin that belongs to the
+    pair, with the opposite sign when the other answer is chosen, gives m + logit p exactly.
+
+    Args:
+        preference: p, how often the first answer is preferred, in (0, 1), a number or `[...]`.
+        margin: m, in nats, a number or `[...]`.
+
+    Returns:
+        Δ = reward of the first answer less that of the second, `[...]`.
+
+    Raises:
+        ValueError: `margin` is NaN or infinite.
+
+    Example:
+        >>> print(*(f"{margin_gap(p, margin=1.0):.3f}" for p in (0.5, 0.7, 0.99)))  # logit p: 0, 0.847, 4.595
+        0.000 1.431 5.586
+
+    References:
+        Touvron et al., "Llama 2", arXiv:2307.09288, eq. 2 (the loss). The optimum is derived here.
+    """
+    p = floating_number("preference", preference)
+    m = jnp.asarray(finite("margin", margin), p.dtype)
+    half = (jnp.log(p) - jnp.log1p(-p)) / 2
+    size = jnp.abs(half)
+    far = size + m > 20
+    near = jnp.arcsinh(jnp.exp(jnp.where(far, 0.0, m)) * jnp.sinh(jnp.where(far, 0.0, half)))
+    beyond = jnp.sign(half) * (m + size + jnp.log1p(-jnp.exp(-2 * jnp.where(far, size, 1.0))))
+    return half + jnp.where(far, beyond, near)
+
+
+def ipo_gap(preference: Number, beta: Number) -> Float[Array, "..."]:
+    """The gap of log-ratios that IPO ends at on one pair of answers: (2 p - 1) / (2 beta), 1 / (2 beta) if all agree.
+
+    Of summed log-probabilities, if the loss was given those; of means over tokens, if the loss was given means, so
+    that the gap of the sums grows with the length of the answers.
+
+    Args:
+        preference: p, how often the first answer is preferred, in [0, 1], a number or `[...]`.
+        beta: IPO's τ > 0, a number or `[...]`.
+
+    Returns:
+        Log-ratio of the first answer less that of the second, `[...]`.
+
+    Raises:
+        ValueError: `beta` is not above 0.
+
+    Example:
+        >>> print(f"{ipo_gap(1.0, beta=0.1):.1f} {ipo_gap(0.75, beta=0.1):.1f}")
+        5.0 2.5
+
+    References:
+        Azar et al., "A General Theoretical Paradigm to Understand Learning from Human Preferences", arXiv:2310.12036,
+        section 5.
+    """
+    p = floating_number("preference", preference)
+    return (2 * p - 1) / (2 * jnp.asarray(positive("beta", beta), p.dtype))
