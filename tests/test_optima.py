@@ -221,7 +221,9 @@ def test_the_pretraining_optimum_has_the_derivatives_of_differences():
     x, h = jnp.concatenate([LOG_REF, LOG_PRETRAIN, REWARD, jnp.log(jnp.array([0.4, 0.3]))]), 1e-6
     slopes, shifted = quick_jit(jax.jacobian(optimum))(x), quick_jit(jax.vmap(optimum))
     moves = h * jnp.eye(20)
-    np.testing.assert_allclose(slopes, (shifted(x[None] + moves) - shifted(x[None] - moves)).T / (2 * h), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(
+        slopes, (shifted(x[None] + moves) - shifted(x[None] - moves)).T / (2 * h), rtol=1e-6, atol=1e-8
+    )
 
 
 # One pair of answers
