@@ -255,10 +255,7 @@ def _log_wright_omega(z: Float[Array, "..."]) -> Float[Array, "..."]:
     return y
 
 
-@_log_wright_omega.defjvp
-def _log_wright_omega_jvp(primals: Any, tangents: Any) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    y = _log_wright_omega(*primals)
-    return y, tangents[0] * jax.nn.sigmoid(-y)
+_log_wright_omega.defjvps(lambda tangent, y, z: tangent * jax.nn.sigmoid(-y))
 
 
 def _increasing_root(function: Callable[[Scalar, Any], Scalar], low: Scalar, high: Scalar, given: Any) -> Scalar:
