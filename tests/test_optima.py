@@ -8,7 +8,7 @@ import scipy.optimize
 import scipy.special
 
 import rlrazor as rz
-from rlrazor.optima import _log_wright_omega
+from rlrazor._numerics import log_wright_omega
 from tests.oracles import MP, Contract, dirichlet_logs, kept_by, quick_jit, refused_by, to_float
 
 RNG = np.random.default_rng(0)
@@ -143,8 +143,8 @@ def test_alpha_is_traced_and_continuous_at_one():
 def test_log_wright_omega_is_scipys_over_the_whole_line():
     z = np.concatenate([np.linspace(-50, 50, 401), 10.0 ** np.arange(2, 300, 30), [-600.0]])
     want = np.log(scipy.special.wrightomega(z))
-    np.testing.assert_allclose(_log_wright_omega(jnp.asarray(z)), want, rtol=2e-15, atol=2e-15)
-    slope, curvature = (quick_jit(jax.vmap(d))(jnp.array([-2.0, 0.5, 9.0])) for d in derivatives_of(_log_wright_omega))
+    np.testing.assert_allclose(log_wright_omega(jnp.asarray(z)), want, rtol=2e-15, atol=2e-15)
+    slope, curvature = (quick_jit(jax.vmap(d))(jnp.array([-2.0, 0.5, 9.0])) for d in derivatives_of(log_wright_omega))
     omega = scipy.special.wrightomega(np.array([-2.0, 0.5, 9.0]))
     np.testing.assert_allclose(slope, 1 / (1 + omega), rtol=1e-14)
     np.testing.assert_allclose(curvature, -omega / (1 + omega) ** 3, rtol=1e-13)

@@ -100,8 +100,9 @@ class Results(NamedTuple):
     @property
     def change(self) -> Float[np.ndarray, "alphas steps"]:
         """Log-probability of the chosen answer against the start."""
-        chosen: Float[np.ndarray, "alphas steps"] = np.asarray(self.paths.log_policy)[..., CHOSEN]
-        return chosen - chosen[:, :1]
+        chosen = np.asarray(self.paths.log_policy)[..., CHOSEN]
+        change: Float[np.ndarray, "alphas steps"] = chosen - chosen[:, :1]
+        return change
 
     @property
     def predicted_sufficient(self) -> float:

@@ -157,7 +157,8 @@ def draw_sign(ax: Axes, config: Config, results: Results) -> None:
     ax.axhline(0, color=COLORS["ref"], linewidth=0.6)
     ax.axvline(0, color=COLORS["ref"], linewidth=0.6)
     note(ax, "falls", (0.98, 0.03), xycoords="axes fraction", ha="right")
-    ax.set(xlim=(-6, 1.2), ylim=(-1.5, 11))
+    ax.set_xlim(1.4 * float(np.quantile(worlds.further, 0.01)), None)
+    ax.set_ylim(-config.beta, 1.4 * float(worlds.measured[FREE].max()))
     ax.set(xlabel=r"$(u_+-\bar u)\cdot(u_--u_+)$", ylabel=r"$d\log\pi(y_+)/dt$ at the start", title="what decides")
     ax.legend(loc="upper left")
 

@@ -131,6 +131,19 @@ def reciprocal(x: Elementwise) -> Elementwise:
     return jnp.where(steep, at_end, 1 / jnp.where(steep, 1.0, x))
 
 
+@jax.custom_jvp
+def log_wright_omega(z: Elementwise) -> Elementwise:
+    """The root y of e^y + y = z, which is log ω(z), by Newton from above: convex, so it only goes down."""
+    y = jnp.minimum(z, jnp.log(jnp.maximum(z, 1.0)))
+    for _ in range(6):
+        e = jnp.exp(y)
+        y = y - (e + y - z) / (1 + e)
+    return y
+
+
+log_wright_omega.defjvps(lambda tangent, y, z: tangent * jax.nn.sigmoid(-y))
+
+
 def safe_sqrt(x: Elementwise) -> Elementwise:
     """Square root whose derivative at 0 is the subgradient 0 instead of inf."""
     positive = x > 0

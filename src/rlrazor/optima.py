@@ -11,7 +11,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlrazor._numerics import Elementwise, expm1_ratio, log1p_ratio, log_normalize, log_sum, reciprocal
+from rlrazor._numerics import (
+    Elementwise,
+    expm1_ratio,
+    log1p_ratio,
+    log_normalize,
+    log_sum,
+    log_wright_omega,
+    reciprocal,
+)
 from rlrazor._types import LogProbs, Number, Policy, Rewards, Scalar
 from rlrazor.checks import finite, floating_number, nonnegative, outcome_arrays, positive
 
@@ -231,7 +239,7 @@ def _ppo_ptx_optimum(
         """The root ℓ of ℓ - c e^-ℓ = A, for every outcome."""
         both = possible & wanted & (beta < jnp.inf)
         a = jnp.where(possible, log_base, 0.0) - jnp.sinh(v)
-        log_omega = _log_wright_omega(jnp.where(both, jnp.where(both, log_share, 0.0) - a, 0.0))
+        log_omega = log_wright_omega(jnp.where(both, jnp.where(both, log_share, 0.0) - a, 0.0))
         pulled = jnp.where(log_omega < 0, a + jnp.exp(jnp.minimum(log_omega, 0.0)), log_share - log_omega)
         return jnp.where(both, pulled, jnp.where(possible, a, -jnp.inf))
 
@@ -243,19 +251,6 @@ def _ppo_ptx_optimum(
         (log_base, log_share),
     )
     return jnp.where(jnp.any(wanted & ~possible), -jnp.inf, log_normalize(log_policy(v, log_base, log_share)))
-
-
-@jax.custom_jvp
-def _log_wright_omega(z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The root y of e^y + y = z, which is log ω(z), by Newton from above: convex, so it only goes down."""
-    y = jnp.minimum(z, jnp.log(jnp.maximum(z, 1.0)))
-    for _ in range(6):
-        e = jnp.exp(y)
-        y = y - (e + y - z) / (1 + e)
-    return y
-
-
-_log_wright_omega.defjvps(lambda tangent, y, z: tangent * jax.nn.sigmoid(-y))
 
 
 def _increasing_root(function: Callable[[Scalar, Any], Scalar], low: Scalar, high: Scalar, given: Any) -> Scalar:
