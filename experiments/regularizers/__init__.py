@@ -4,4 +4,10 @@ The KL penalty and its controller, pretraining gradients, the NLL anchor of DPO,
 categorical spaces each has a closed form, and in it the constant that decides.
 """
 
-FIGURES = ("kl_penalty", "pretraining_gradients", "likelihood_displacement", "reward_margin")
+FIGURES = (
+    "kl_penalty",
+    "pretraining_gradients",
+    "likelihood_displacement",
+    "reward_margin",
+    "strengths",
+)

@@ -11,14 +11,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from rlrazor._trees import rows_by_name
 from rlrazor.divergences import kl_divergence
 from rlrazor.forgetting import Drifts, success_rate
-from rlrazor.methods import GRPO, ORACLE_SFT, REINFORCE, SFT, SFT_1, SIMPO, Problem, plus_kl
+from rlrazor.methods import GRPO, ORACLE_SFT, REINFORCE, SFT, SFT_1, SIMPO, Problem, plus_kl, sampled_loss
 from rlrazor.policies import linear_softmax_policy, softmax_policy
 from rlrazor.tilting import condition
+from rlrazor.training import train_at
 
 METHODS = (SFT_1, SFT, ORACLE_SFT, plus_kl(SFT_1), SIMPO, REINFORCE, GRPO, plus_kl(GRPO))
 
@@ -263,6 +265,60 @@ def fine_tune(
 
     found = jax.lax.map(training, jnp.arange(len(branches)))
     return rows_by_name(losses, found)
+
+
+def fine_tune_on_samples(
+    world: World,
+    method: str,
+    problem: Problem,
+    prompts: Float[Array, " prompts"],
+    rate: Number,
+    steps: Int[Array, " checkpoints"],
+    key: Key[Array, ""],
+    *,
+    num_samples: int,
+) -> Checkpoint:
+    """Stochastic gradient descent on the sampled loss of a method from the base, fresh answers to every prompt a step.
+
+    Args:
+        world: the world.
+        method: a name of the table of methods that samples once, so not SimPO.
+        problem: the new task, such as `new_task(world)`.
+        prompts: the distribution of new prompts that is trained on, `[prompts]`.
+        rate: learning rate.
+        steps: numbers of updates after which to evaluate, increasing, `[checkpoints]`.
+        key: randomness.
+        num_samples: answers to each prompt in an update, static.
+
+    Returns:
+        The `Checkpoint`, `[checkpoints]`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from rlrazor.methods import REINFORCE
+        >>> sizes = dict(num_prompts=3, num_features=4, num_outcomes=5, num_correct=2)
+        >>> world = make_world(jax.random.key(0), 0.0, scale=1.0, teacher_scale=1.0, **sizes)
+        >>> task = world, REINFORCE, new_task(world), first_prompts(3.0, 3)
+        >>> end = fine_tune_on_samples(*task, 10.0, jnp.array([0, 50]), jax.random.key(1), num_samples=8)
+        >>> print(*(f"{success:.1f}" for success in end.success))
+        0.4 1.0
+    """
+    loss = sampled_loss(method, problem)
+
+    def gradient(weights: Weights, key: Key[Array, ""], step: Int[Array, ""]) -> Weights:
+        uniform = jax.random.uniform(key, (len(world.new), num_samples))
+
+        def of(weights: Weights) -> Float[Array, ""]:
+            return prompts @ loss(linear_softmax_policy(weights, world.new), uniform, None)
+
+        slope: Weights = jax.grad(of)(weights)
+        return slope
+
+    def record(weights: Weights) -> Checkpoint:
+        return evaluate(world, weights, prompts)
+
+    path: Checkpoint = train_at(gradient, world.weights, optax.sgd(rate), key, steps, record=record)
+    return path
 
 
 def _unit(rows: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
