@@ -10,4 +10,5 @@ FIGURES = (
     "likelihood_displacement",
     "reward_margin",
     "strengths",
+    "explicit_vs_implicit",
 )
