@@ -91,6 +91,7 @@ class Results(NamedTuple):
     sampled: Loop
     roots: dict[str, Complex[Array, "relaxations kappas 2"]]
     here: dict[str, Complex[Array, "kappas 2"]]  # at the relaxation of the config
+    predicted: dict[str, Complex[Array, "kappas 2"]]  # the linearised loop there
     drift: Float[Array, "shares syncs"]
     predicted_drift: Float[Array, "shares syncs"]  # the closed form
     highest_drift: Float[Array, ""]  # -log ref(best answer)
@@ -109,7 +110,7 @@ class Results(NamedTuple):
     def angle_error(self, config: Config, theory_of: str) -> Any:
         """Largest relative error of the angle by which a loop measured before the step turns in an update."""
         kappas = config.kappas
-        predicted = np.array([np.abs(np.angle(loop_roots(k, config.relaxation, theory_of)))[0] for k in kappas])
+        predicted = np.abs(np.angle(self.predicted[theory_of][:, 0]))
         found = np.abs(np.angle(self.here[BEFORE][:, 0]))
         ringing = (kappas > config.relaxation / 2) & (kappas < 1)
         return np.abs(found / np.where(predicted > 0, predicted, np.nan) - 1)[ringing]
@@ -119,8 +120,7 @@ class Results(NamedTuple):
 def run(config: Config) -> Results:
     """Closed loops with exact and with sampled KL, their roots next to the rest, and synchronised references."""
     world_key, loop_key = jax.random.split(jax.random.key(config.seed))
-    log_ref, reward = make_world(world_key, config.num_outcomes)
-    rest = rest_of(log_ref, reward, config.target)
+    log_ref, reward, rest = make_world(world_key, config.target, config.num_outcomes)
     controls = (config.target, jnp.array(config.gains), config.relaxation, config.clip)
     start = log_ref, reward, config.start_beta * rest.beta
     exact = trainings(*start, *controls, loop_key, None, config.num_updates)
@@ -140,16 +140,23 @@ def run(config: Config) -> Results:
         sampled=sampled,
         roots={measured: found[:-1] for measured, found in roots.items()},
         here={measured: found[-1] for measured, found in roots.items()},
+        predicted={
+            measured: predicted_roots(jnp.asarray(config.kappas), config.relaxation, measured) for measured in MEASURED
+        },
         drift=drift[0],
         predicted_drift=drift[1],
         highest_drift=-log_ref[jnp.argmax(reward)],
     )
 
 
-def make_world(key: Key[Array, ""], num_outcomes: int) -> tuple[Float[Array, " outcomes"], Float[Array, " outcomes"]]:
-    """A reference and a reward that is unrelated to it."""
+@partial(jax.jit, static_argnames="num_outcomes")
+def make_world(
+    key: Key[Array, ""], target: Float[Array, ""], num_outcomes: int
+) -> tuple[Float[Array, " outcomes"], Float[Array, " outcomes"], Rest]:
+    """A reference, a reward that is unrelated to it, and where a controlled policy rests."""
     logits, reward = jax.random.normal(key, (2, num_outcomes))
-    return softmax_policy(logits), reward
+    log_ref = softmax_policy(logits)
+    return log_ref, reward, rest_of(log_ref, reward, target)
 
 
 @partial(jax.jit, static_argnames=("num_samples", "num_updates"))
@@ -194,6 +201,14 @@ def roots_at(
         return measured_roots(jnp.log(loop.beta / rest.beta))
 
     return jax.vmap(jax.vmap(of, (None, 0)), (0, None))(relaxations, gains)
+
+
+@partial(jax.jit, static_argnames="measured")
+def predicted_roots(
+    kappas: Float[Array, " kappas"], relaxation: Float[Array, ""], measured: str
+) -> Complex[Array, "kappas 2"]:
+    """The roots of the linearised loop."""
+    return jax.vmap(lambda kappa: loop_roots(kappa, relaxation, measured))(kappas)
 
 
 @partial(jax.jit, static_argnames="num_syncs")

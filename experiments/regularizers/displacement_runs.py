@@ -69,7 +69,7 @@ class Config:
     @classmethod
     def quick(cls) -> "Config":
         """Fewer worlds and dimensions."""
-        return cls(num_worlds=400, dimensions=(1, 4, 16, 64))
+        return cls(num_worlds=400, dimensions=(1, 16))
 
 
 class Worlds(NamedTuple):

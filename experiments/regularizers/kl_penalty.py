@@ -20,7 +20,7 @@ from experiments.harness import Caption, Claim, at_least, at_most
 from experiments.regularizers.control_runs import Config, Results
 from experiments.regularizers.control_runs import run as run
 from rlrazor.plotting import COLORS, key, panels, samples, theory
-from rlrazor.tasks.controller import AFTER, BEFORE, loop_roots
+from rlrazor.tasks.controller import AFTER, BEFORE
 
 MEASURED = (BEFORE, AFTER)
 MEASURED_COLORS = {BEFORE: COLORS["reverse KL"], AFTER: COLORS["measured"]}
@@ -156,8 +156,7 @@ def draw_roots(ax: Axes, config: Config, results: Results) -> None:
     """Modulus of the larger root, and the angle in turns an update, against the loop gain."""
     for measured in MEASURED:
         color = MEASURED_COLORS[measured]
-        roots = np.array([loop_roots(kappa, config.relaxation, measured) for kappa in config.kappas])
-        for found, draw in ((roots, theory), (results.here[measured], samples)):
+        for found, draw in ((results.predicted[measured], theory), (results.here[measured], samples)):
             style: Any = {"color": color} if draw is theory else {"color": color, "at_most": 30}
             draw(ax, config.kappas, np.abs(found).max(-1), **style)
             turns = np.abs(np.angle(found)).max(-1) / (2 * np.pi)

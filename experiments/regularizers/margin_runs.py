@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 
 import rlrazor as rz
 from experiments.harness import UserError, bounded, checked_run
-from rlrazor.tasks.margins import fitted_reward, labelled, margins_of, separable_path
+from rlrazor.tasks.margins import fitted_reward, labelled, margins_of, separable_gap, separable_path
 from rlrazor.training import log_steps
 
 NONE, SMALL, LARGE, REVERSED = TABLES = ("no margin", "small margins", "large margins", "reversed margins")
@@ -86,10 +86,12 @@ class Results(NamedTuple):
 
     preferences: Float[Array, " preferences"]
     pair_gaps: Float[Array, "margins preferences"]  # minimisers of the loss
+    predicted_gaps: Float[Array, "margins preferences"]  # the formula
     reward: Float[Array, " outcomes"]  # of the annotators
     fits: dict[str, Fit]  # by margin table
     times: Float[Array, " times"]
     separable: dict[str, Float[Array, "margins times"]]  # gaps where annotators always agree
+    predicted_separable: Float[Array, "margins times"]  # the formula, for a pair
 
     @property
     def true_gaps(self) -> Float[np.ndarray, " preferences"]:
@@ -114,30 +116,33 @@ def run(config: Config) -> Results:
     label_keys = jax.random.split(labels_key, config.num_sets)
     fits = fits_of(reward, log_ref, jnp.array(config.edges), tables, label_keys, config.beta, config.num_labels)
     steps = jnp.asarray(log_steps(config.num_steps, 60))
+    gaps, predicted_gaps = pair_fits(preferences, margins)
+    separable = {name: (answers, share * config.centering) for name, (answers, share) in SEPARABLE.items()}
+    paths = {name: agreed(margins, *of, config.rate, steps) for name, of in separable.items()}
     return Results(
         preferences=preferences,
-        pair_gaps=pair_fits(preferences, margins),
+        pair_gaps=gaps,
+        predicted_gaps=predicted_gaps,
         reward=reward,
         fits=dict(zip(TABLES, fits, strict=True)),
         times=config.rate * steps,
-        separable={
-            name: agreed(margins, share * config.centering, config.rate, steps, answers)
-            for name, (answers, share) in SEPARABLE.items()
-        },
+        separable={name: path for name, (path, _) in paths.items()},
+        predicted_separable=paths["a pair"][1],
     )
 
 
 @jax.jit
 def pair_fits(
     preferences: Float[Array, " preferences"], margins: Float[Array, " margins"]
-) -> Float[Array, "margins preferences"]:
-    """The gap that a single pair is fitted with, for every preference and margin."""
+) -> tuple[Float[Array, "margins preferences"], Float[Array, "margins preferences"]]:
+    """The gap that a single pair is fitted with, for every preference and margin, and the formula."""
 
     def of(margin: Float[Array, ""], preference: Float[Array, ""]) -> Float[Array, ""]:
         both = rz.PreferencePairs(np.array([0, 1]), np.array([1, 0]), jnp.stack([preference, 1 - preference]))
         return -jnp.diff(fitted_reward(both, jnp.full(2, margin), 2))[0]
 
-    return jax.vmap(jax.vmap(of, (None, 0)), (0, None))(margins, preferences)
+    found = jax.vmap(jax.vmap(of, (None, 0)), (0, None))(margins, preferences)
+    return found, rz.margin_gap(preferences[None], margins[:, None])
 
 
 @partial(jax.jit, static_argnames="num_labels")
@@ -173,10 +178,11 @@ def fits_of(
 @partial(jax.jit, static_argnames="num_answers")
 def agreed(
     margins: Float[Array, " margins"],
+    num_answers: int,
     centering: Float[Array, ""],
     rate: Float[Array, ""],
     steps: Int[Array, " times"],
-    num_answers: int,
-) -> Float[Array, "margins times"]:
-    """Fitted gaps where annotators always agree, for every margin."""
-    return jax.vmap(lambda margin: separable_path(num_answers, margin, centering, rate, steps))(margins)
+) -> tuple[Float[Array, "margins times"], Float[Array, "margins times"]]:
+    """Fitted gaps where annotators always agree, for every margin, and the formula for a pair."""
+    path = jax.vmap(lambda margin: separable_path(num_answers, margin, centering, rate, steps))(margins)
+    return path, jax.vmap(lambda margin: separable_gap(margin, rate * steps))(margins)

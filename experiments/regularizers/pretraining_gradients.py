@@ -128,19 +128,20 @@ def everything(
     log_ref, log_pretrain, reward = (row[None] for row in world)
     ascent = jax.lax.map(lambda gamma: ascend(world, beta, gamma, rate, steps), gammas)
 
-    def optimum(beta: Any, gamma: Any) -> Float[Array, "n outcomes"]:
-        return rz.ppo_ptx_optimum(log_ref, log_pretrain, reward, *jnp.broadcast_arrays(beta, gamma))
-
     def point(log_policy: Float[Array, "*points outcomes"]) -> Point:
         rows = (None,) * (log_policy.ndim - 1)
         return Point(
             rz.expected_reward(log_policy, world.reward[rows]), rz.kl_divergence(world.log_pretrain[rows], log_policy)
         )
 
-    gamma = jnp.concatenate([gammas, strengths, jnp.stack([0 * beta, 0.1 + 0 * beta, large_gamma])])
-    optima, along, (none, some, endless) = jnp.split(optimum(beta, gamma), [gammas.size, gamma.size - 3])
+    extremes = jnp.stack([0 * beta, 0.1 + 0 * beta, large_gamma, 0.1 + 0 * beta])
+    gamma = jnp.concatenate([gammas, strengths, extremes])
+    optimum = rz.ppo_ptx_optimum(
+        log_ref, log_pretrain, reward, jnp.full_like(gamma, beta).at[-1].set(small_beta), gamma
+    )
+    optima, along, (none, some, endless, free) = jnp.split(optimum, [gammas.size, gamma.size - 4])
     alone = rz.regularized_optimum(log_pretrain, reward, jnp.append(strengths, 0.1), rz.FORWARD_KL)
-    free, tilted = optimum(small_beta[None], 0.1)[0], rz.tilt(world.log_ref, world.reward, beta)
+    tilted = rz.tilt(world.log_ref, world.reward, beta)
     return Results(
         world=world,
         optima=optima,

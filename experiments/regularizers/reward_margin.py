@@ -11,17 +11,14 @@ Threads that ask: trl #718, #2493 (Llama 3 dropped the margin). About 5 seconds 
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-import rlrazor as rz
 from experiments.harness import Caption, Claim, at_least, at_most
 from experiments.regularizers.margin_runs import Config, Results
 from experiments.regularizers.margin_runs import run as run
 from rlrazor.plotting import COLORS, panels, samples, theory
-from rlrazor.tasks.margins import separable_gap
 
 NONE, SMALL, LARGE, REVERSED = "no margin", "small margins", "large margins", "reversed margins"
 TABLE_COLORS = {
@@ -38,12 +35,10 @@ def claims(config: Config, results: Results) -> list[Claim]:
     """Where a fit ends, what it does to the policy, and what agreement leads to."""
     llama = "Touvron et al., arXiv:2307.09288, eq. 2 (the loss)"
     gaps, margins = results.true_gaps[None], np.array(config.pair_margins)[:, None]
-    formula = np.asarray(rz.margin_gap(jnp.asarray(results.preferences)[None], jnp.asarray(margins)))
     textbook, fitted, last = np.abs(results.pair_gaps - gaps - margins), results.fits, -1
     calibration = {name: np.abs(fitted[name].reward - results.reward).max() for name in TABLE_COLORS}
     kl = {name: float(fitted[name].end.kl[0]) for name in TABLE_COLORS}
-    by_formula = np.stack([separable_gap(m, jnp.asarray(results.times)) for m in config.pair_margins])
-    paths = results.separable
+    by_formula, paths = results.predicted_separable, results.separable
     return [
         Claim(
             id="gap",
@@ -51,7 +46,7 @@ def claims(config: Config, results: Results) -> list[Claim]:
             f"the loss, over margins up to {config.pair_margins[last]:g}.",
             source=f"{llama}; optimum derived here",
             expected=at_most(1e-8),
-            measured=np.abs(results.pair_gaps - formula).max(),
+            measured=np.abs(results.pair_gaps - results.predicted_gaps).max(),
             control="the textbook's g + m",
             control_measured=textbook.max(),
         ),
@@ -129,7 +124,7 @@ def draw_pair(ax: Axes, config: Config, results: Results) -> None:
     """Fitted against true gap of a single pair: formula, minimisers, and the textbook."""
     gaps = results.true_gaps
     for row, (margin, color) in enumerate(zip(config.pair_margins, MARGIN_COLORS, strict=True)):
-        theory(ax, gaps, rz.margin_gap(jnp.asarray(results.preferences), margin), color=color, label=f"$m={margin:g}$")
+        theory(ax, gaps, results.predicted_gaps[row], color=color, label=f"$m={margin:g}$")
         samples(ax, gaps, results.pair_gaps[row], color=color)
         if margin:
             theory(ax, gaps, gaps + margin, color=color, linestyle=":", label=f"$g+{margin:g}$")
@@ -162,7 +157,7 @@ def draw_agreed(ax: Axes, config: Config, results: Results) -> None:
     """The gap over time where annotators always agree: formula and training, and what centring does."""
     times = results.times
     for row, (margin, color) in enumerate(zip(config.pair_margins, MARGIN_COLORS, strict=True)):
-        theory(ax, times[1:], separable_gap(margin, jnp.asarray(times[1:])), color=color, label=f"pair, $m={margin:g}$")
+        theory(ax, times[1:], results.predicted_separable[row, 1:], color=color, label=f"pair, $m={margin:g}$")
         samples(ax, times[1:], results.separable[PAIR][row, 1:], color=color, at_most=20)
     for name, marker in ((CENTERED, "s"), (TRIPLE, "^")):
         look: Any = {"color": COLORS["measured"], "marker": marker, "label": f"{name}, $m=0$", "at_most": 25}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from experiments.harness import bounded, checked_run
 from rlrazor.sweeps import rows_by_name
@@ -65,7 +65,7 @@ class Config:
     @classmethod
     def quick(cls) -> "Config":
         """Fewer strengths, updates and worlds."""
-        return cls(num_strengths=11, num_steps=1000, num_worlds=3)
+        return cls(num_strengths=9, num_steps=600, num_worlds=2)
 
     @property
     def strengths(self) -> Float[np.ndarray, " strengths"]:
@@ -109,36 +109,45 @@ def first_crossing(gold: Any, lost: Any, level: float) -> float:
 def run(config: Config) -> Results:
     """Every recipe at every strength, in worlds with shared features and in one without."""
     steps, strengths = jnp.asarray(log_steps(config.num_steps, 60)), jnp.asarray(config.strengths)
-    keys = jax.vmap(jax.random.key)(config.seed + jnp.arange(config.num_worlds))
+    seeds = config.seed + np.append(np.arange(config.num_worlds), 0)
+    overlaps = np.append(np.full(config.num_worlds, config.overlap), 0.0)
     sizes = config.num_prompts, config.num_features, config.num_outcomes
+    worlds = worlds_of(seeds, overlaps, config.noise, config.noisy, *sizes)
+    found = outcomes(worlds, strengths, config.rate, steps)
     shared, unshared = (
-        worlds_of(some, overlap, config.noise, config.noisy, *sizes)
-        for some, overlap in ((keys, config.overlap), (keys[:1], 0.0))
+        jax.tree.map(lambda leaf, rows=rows: leaf[rows], found) for rows in (slice(-1), slice(-1, None))
     )
-    return Results(*(outcomes(worlds, strengths, config.rate, steps) for worlds in (shared, unshared)))
+    return Results(shared, unshared)
 
 
 @partial(jax.jit, static_argnums=(4, 5, 6))
 def worlds_of(
-    keys: Key[Array, " worlds"],
-    overlap: Float[Array, ""],
+    seeds: Int[Array, " worlds"],
+    overlaps: Float[Array, " worlds"],
     noise: Float[Array, ""],
     noisy: Float[Array, ""],
     num_prompts: int,
     num_features: int,
     num_outcomes: int,
 ) -> World:
-    """A world for each key."""
+    """A world for each seed."""
     sizes: Any = {"num_prompts": num_prompts, "num_features": num_features, "num_outcomes": num_outcomes}
-    return jax.vmap(lambda key: make_world(key, overlap, noise, noisy, **sizes))(keys)
+
+    def of(seed: Int[Array, ""], overlap: Float[Array, ""]) -> World:
+        return make_world(jax.random.key(seed), overlap, noise, noisy, **sizes)
+
+    return jax.vmap(of)(seeds, overlaps)
 
 
 def outcomes(
     worlds: World, strengths: Float[Array, " strengths"], rate: float, steps: Int[Array, " steps"]
 ) -> dict[str, Outcome]:
     """Where every training ends in every world, and the whole path of the one without a regulariser."""
-    rows = range(len(worlds.gold))
-    each = [trainings(jax.tree.map(lambda leaf, row=row: leaf[row], worlds), strengths, rate, steps) for row in rows]
+    apart: World = jax.tree.map(np.asarray, worlds)
+    each = [
+        trainings(jax.tree.map(lambda leaf, row=row: leaf[row], apart), strengths, rate, steps)
+        for row in range(len(worlds.gold))
+    ]
     found: dict[str, Outcome] = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     return found
 
