@@ -61,6 +61,27 @@ CORE = [
     "simpo_loss",
     "expected_simpo_loss",
     "kl_penalty_loss",
+    "penalized_reward",
+    "adapted_beta",
+    "entropy_regularized_reward",
+    "entropy_bonus_loss",
+    "ppo_ptx_objective",
+    "ppo_ptx_loss",
+    "ppo_ptx_optimum",
+    "regularized_optimum",
+    "alpha_divergence",
+    "margin_gap",
+    "ipo_gap",
+    "bradley_terry_pairs",
+    "bradley_terry_loss",
+    "dpo_loss",
+    "ipo_loss",
+    "hinge_loss",
+    "f_dpo_loss",
+    "nll_loss",
+    "dpo_nll_loss",
+    "per_token",
+    "displacement",
     "forward_drift",
     "reverse_drift",
     "drifts",
@@ -77,6 +98,7 @@ CORE = [
     "bootstrap",
 ]
 RECORDS = ["Tilt", "Frontier", "Projection", "Trajectory", "GaussianMixture", "Estimate", "Drifts"]
+RECORDS += ["FDivergence", "PreferencePairs", "Displacement"]
 HEAVY = ["flax", "matplotlib", "diffrax", "optimistix", "equinox", "optax", "scipy"]
 
 IMPORT = f"""
