@@ -129,6 +129,16 @@ def test_the_regularized_optimum_has_the_derivatives_of_differences(divergence, 
     np.testing.assert_allclose(slopes[kept], differences[kept], rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("name", ["reverse KL", "forward KL", "Jensen-Shannon", "alpha 0.5"])
+def test_a_best_answer_next_to_impossible_is_found_in_float32_too(name):
+    log_ref = np.array([-95.0, np.log(0.4), np.log(0.6)])  # the best answer has 5e-42, below float32
+    reward, divergence = np.array([1.0, 0.2, 0.0]), GENERATORS[name][0]
+    want = rz.regularized_optimum(jnp.asarray(log_ref), jnp.asarray(reward), 0.01, divergence)
+    got = rz.regularized_optimum(jnp.asarray(log_ref, np.float32), jnp.asarray(reward, np.float32), 0.01, divergence)
+    np.testing.assert_allclose(np.exp(got), np.exp(want), rtol=2e-3, atol=1e-30)
+    assert np.isfinite(want).all()
+
+
 def test_alpha_is_traced_and_continuous_at_one():
     optimum = jax.jit(lambda a: rz.regularized_optimum(LOG_REF, REWARD, 0.7, rz.alpha_divergence(a)))
     near = [optimum(a) for a in (1 - 1e-7, 1.0, 1 + 1e-7)]

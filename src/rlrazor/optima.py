@@ -3,6 +3,7 @@
 Conventions and errors as in `rlrazor.divergences`; a reward of `-inf` forbids an outcome.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -67,20 +68,27 @@ def alpha_divergence(alpha: float | Scalar) -> FDivergence:
 
     def lowered(x: Elementwise, cost: Elementwise) -> Elementwise:
         order = jnp.asarray(1 - alpha, x.dtype)
-        price = jnp.where(jnp.isinf(cost), 0.0, cost) * jnp.exp(order * x)
+        far = order * x > jnp.log(jnp.finfo(x.dtype).max) / 2  # where e^(order x) may be beyond the floats
+        finite_cost = jnp.where(jnp.isinf(cost), 0.0, cost)
+        price = finite_cost * jnp.exp(jnp.where(far, 0.0, order * x))
         empty = jnp.isinf(cost) | (order * price <= -1)
-        return jnp.where(empty, -jnp.inf, x - price * log1p_ratio(order * jnp.where(empty, 0.0, price)))
+        near = x - price * log1p_ratio(order * jnp.where(empty, 0.0, price))
+        paid = far & (finite_cost > 0)
+        log_price = jnp.log(jnp.where(paid, order * finite_cost, 1.0)) + order * x
+        beyond = x - jnp.where(paid, jax.nn.softplus(log_price) / jnp.where(paid, order, 1.0), 0.0)
+        return jnp.where(empty, -jnp.inf, jnp.where(far, beyond, near))
 
     return FDivergence(score, lowered)
 
 
 def _jensen_shannon_score(x: Elementwise) -> Elementwise:
-    return jnp.log(2.0).astype(x.dtype) + jax.nn.log_sigmoid(x)
+    return math.log(2.0) + jax.nn.log_sigmoid(x)
 
 
 def _jensen_shannon_lowered(x: Elementwise, cost: Elementwise) -> Elementwise:
-    """The y with (1 + e^-y) = e^cost (1 + e^-x)."""
-    return -cost - jnp.log(jnp.exp(-x) - jnp.expm1(-cost))
+    """The y with (1 + e^-y) = e^cost (1 + e^-x); where e^-x is below the floats, the y of cost 0 is x."""
+    left = jnp.exp(-x) - jnp.expm1(-cost)
+    return jnp.where(left > 0, -cost - jnp.log(jnp.where(left > 0, left, 1.0)), x)
 
 
 def _chi2_score(x: Elementwise) -> Elementwise:
@@ -132,7 +140,6 @@ def regularized_optimum(
         Preferences through f-divergence Minimization", arXiv:2302.08215.
     """
     log_ref, reward, beta = outcome_arrays({"beta": nonnegative("beta", beta)}, log_ref=log_ref, reward=reward)
-
     solve = jnp.vectorize(partial(_regularized_optimum, divergence=divergence), signature="(k),(k),()->(k)")
     policy: Policy = solve(log_ref, reward, beta[..., 0])
     return policy
