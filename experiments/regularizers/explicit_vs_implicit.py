@@ -5,7 +5,7 @@ equal success on the new task. The data make the difference: the penalty changes
 hundredth of what the data do, in exact gradients and on samples. A larger coefficient keeps more at the end because it
 learns less; at equal success it keeps less.
 
-Threads that ask whether the coefficient may be 0: trl PR 2806, PR 3395. About 12 seconds on two cores.
+Threads that ask whether the coefficient may be 0: trl PR 2806, PR 3395. About 16 seconds on two cores.
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ the policy relaxes, and rings from κ = g / 4. On samples of the new policy it i
 reference that is copied from the policy now and then is mirror descent: unanchored, whether copies are hard or soft.
 
 Threads that ask: verl #1984, OpenRLHF PR 1289, trlx PR 361 (horizon and target); trl #2908, #2684, open-instruct #546
-(synchronised references). About 6 seconds on two cores.
+(synchronised references). About 8 seconds on two cores.
 """
 
 from typing import Any

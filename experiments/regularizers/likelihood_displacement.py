@@ -7,7 +7,7 @@ for a whole training is the largest that it needs on its own path.
 
 Razin et al. (arXiv:2410.08847) name the cause, Pang et al. (arXiv:2404.19733) add the anchor. Threads that ask:
 eric-mitchell/direct-preference-optimization #8, #32, #36; OpenRLHF #1054; trl PR 1705, #1904 (alpha stands at the NLL
-term). About 10 seconds on two cores.
+term). About 13 seconds on two cores.
 """
 
 from typing import Any

@@ -6,7 +6,7 @@ for annotators who agree; for those who toss coins a margin does nothing. Withou
 calibrated; with one it is stretched, and the policy that follows has gone further along nearly the same reward-KL
 frontier: a margin is a smaller beta.
 
-Threads that ask: trl #718, #2493 (Llama 3 dropped the margin). About 5 seconds on two cores.
+Threads that ask: trl #718, #2493 (Llama 3 dropped the margin). About 8 seconds on two cores.
 """
 
 from typing import Any

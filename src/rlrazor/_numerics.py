@@ -4,12 +4,15 @@ Bad inputs are replaced before each operation, never cleaned after it, so values
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Key
 
 Elementwise = Float[Array, "..."]
+Scalar = Float[Array, ""]
 
 
 def mass_times(log_p: Elementwise, x: Elementwise) -> Elementwise:
@@ -186,6 +189,20 @@ def log_normalize(log_w: Elementwise) -> Elementwise:
     """Log-probabilities of the weights exp(log_w); all -inf where every weight is zero."""
     empty = jnp.max(log_w, axis=-1, keepdims=True) == -jnp.inf
     return jnp.where(empty, -jnp.inf, jax.nn.log_softmax(jnp.where(empty, 0.0, log_w)))
+
+
+def increasing_root(function: Callable[[Scalar, Any], Scalar], low: Scalar, high: Scalar, given: Any) -> Scalar:
+    """The root in [low, high] of a function that increases there, to the last bit, with its implicit derivatives."""
+    import optimistix
+
+    # Tolerances that are never met bisect down to the last bit. (mypy takes the class variable `norm` for a field.)
+    to_last_bit: Any = optimistix.Bisection(rtol=0.0, atol=0.0, flip=False)  # type: ignore[call-arg]
+    ends, steps = {"lower": low, "upper": high}, jnp.finfo(low.dtype).nmant + 12
+    solved: Any = optimistix.root_find(
+        function, to_last_bit, low, args=given, options=ends, max_steps=steps, throw=False
+    )
+    root: Scalar = solved.value
+    return root
 
 
 def uniform(key: Key[Array, ""], shape: tuple[int, ...], dtype: DTypeLike = float) -> Elementwise:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from rlrazor._numerics import (
     Elementwise,
     expm1_ratio,
+    increasing_root,
     log1p_ratio,
     log_normalize,
     log_sum,
@@ -167,7 +168,7 @@ def _regularized_optimum(
         return log_sum(log_total(x, *given))
 
     settled = at_inf | (highest == 0)  # nothing to trade: the reference, or all outcomes are best
-    x = _increasing_root(
+    x = increasing_root(
         lambda x, given: jnp.where(settled | at_zero, x - highest / 2, excess(x, given)),
         jnp.zeros_like(highest),
         jnp.where(highest > 0, highest, 1.0),
@@ -251,26 +252,13 @@ def _ppo_ptx_optimum(
         return jnp.where(both, pulled, jnp.where(possible, a, -jnp.inf))
 
     lowest, highest = jnp.arcsinh(log_sum(log_base)), jnp.arcsinh(gamma * strength)
-    v = _increasing_root(
+    v = increasing_root(
         lambda v, given: -log_sum(log_policy(v, *given)),
         jnp.where(jnp.isfinite(lowest), lowest, 0.0),
         jnp.where(jnp.isfinite(highest), highest, 1.0),
         (log_base, log_share),
     )
     return jnp.where(jnp.any(wanted & ~possible), -jnp.inf, log_normalize(log_policy(v, log_base, log_share)))
-
-
-def _increasing_root(function: Callable[[Scalar, Any], Scalar], low: Scalar, high: Scalar, given: Any) -> Scalar:
-    """The root in [low, high] of a function that increases there, to the last bit, with its implicit derivatives."""
-    import optimistix
-
-    # Tolerances that are never met bisect down to the last bit. (mypy takes the class variable `norm` for a field.)
-    to_last_bit: Any = optimistix.Bisection(rtol=0.0, atol=0.0, flip=False)  # type: ignore[call-arg]
-    steps = jnp.finfo(low.dtype).nmant + 12
-    root: Scalar = optimistix.root_find(
-        function, to_last_bit, low, args=given, options={"lower": low, "upper": high}, max_steps=steps, throw=False
-    ).value
-    return root
 
 
 def margin_gap(preference: Number, margin: Number) -> Float[Array, "..."]:

@@ -8,13 +8,13 @@ counts as 0 below the smallest normal number, and as inf above the reciprocal of
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rlrazor._numerics import expectation, expm1_tail, log_normalize, log_sum, reciprocal
+from rlrazor._numerics import expectation, expm1_tail, increasing_root, log_normalize, log_sum, reciprocal
 from rlrazor._types import LogProbs, Number, PerRow, Policy, Rewards, Scalar
 from rlrazor.checks import boolean_array, floating_array, nonnegative, outcome_arrays
 from rlrazor.divergences import cross_entropy, kl_divergence
@@ -308,7 +308,6 @@ def _solve_tilt(
     Bisection on u = log(1 / beta) over the whole range of the dtype needs no bracket from the caller; optimistix
     gives the root its implicit derivatives.
     """
-    import optimistix
 
     def tilted(strength: Scalar) -> Float[Array, " outcomes"]:
         return exponential_tilt(log_ref, reward, strength[None])
@@ -322,17 +321,7 @@ def _solve_tilt(
         return jnp.where(low < high, measure(tilted(jnp.exp(u))) - goal, u)
 
     widest = math.log(float(info.max)) - 10
-    # Tolerances that are never met bisect down to the last bit. (mypy takes the class variable `norm` for a field.)
-    to_last_bit: Any = optimistix.Bisection(rtol=0.0, atol=0.0, flip=False)  # type: ignore[call-arg]
-    u = optimistix.root_find(
-        excess,
-        to_last_bit,
-        jnp.zeros_like(target),
-        args=reachable,
-        options={"lower": -widest, "upper": widest},
-        max_steps=info.nmant + 12,
-        throw=False,
-    ).value
+    u = increasing_root(excess, jnp.full_like(target, -widest), jnp.full_like(target, widest), reachable)
     weakest = target <= low
     strength = jnp.where(inside, jnp.exp(u), jnp.where(target >= high, jnp.inf, 0.0))
     strength = jnp.where(weakest, 0.0, strength)
