@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import rlrazor as rz
-from rlrazor.training import chosen_optimizer, log_steps, train, train_at
+from rlrazor.training import chosen_optimizer, log_steps, newton_minimum, train, train_at
 
 REWARD = jnp.array([0.0, 1.0, -0.5, 2.0])
 LOGITS = jnp.array([0.3, -0.2, 0.1, -1.0])
@@ -222,3 +222,11 @@ def test_log_steps_increase_to_the_last(last, num):
 def test_too_many_log_steps_are_an_error(as_installed, last, num):
     with pytest.raises(ValueError, match=f"num must be from 1 to last 3, got {num}"):
         log_steps(last, num)
+
+
+@pytest.mark.parametrize("start", [0.0, 3.0])
+def test_newtons_minimum_is_where_the_gradient_vanishes_with_the_mean_of_the_start(start):
+    target, x = jnp.array([0.9, 0.09, 0.01]), jnp.array([0.0, start, -start]) + 1.0
+    end = newton_minimum(lambda x: -target @ jax.nn.log_softmax(x), x, num_steps=40)
+    np.testing.assert_allclose(jax.nn.softmax(end), target, rtol=1e-10)
+    np.testing.assert_allclose(end.mean(), 1.0, rtol=1e-10)

@@ -87,22 +87,11 @@ class Results(NamedTuple):
     worlds: Worlds
     needed_most: Float[Array, " worlds"]  # the largest weight that the path without an anchor needs, frozen head
     share: dict[str, Float[Array, " dimensions"]]  # of worlds with displacement, by what is trained
-    table: Path
-    paths: Path  # [alphas], frozen head
+    table: Float[Array, " steps"]  # log-probability of the chosen answer against the start
+    change: Float[Array, "alphas steps"]  # the same with a frozen head
+    needed: Float[Array, "alphas steps"]  # the NLL weight that would stop the loss, at every moment of every path
     alphas: Float[Array, " alphas"]
     measured_weight: Float[Array, " steps"]  # that stops it, along the path without an anchor
-
-    @property
-    def needed(self) -> Float[np.ndarray, "alphas steps"]:
-        """The NLL weight that would stop the loss, at every moment of every path."""
-        return np.asarray(self.paths.rates.sufficient_alpha(self.paths.push))
-
-    @property
-    def change(self) -> Float[np.ndarray, "alphas steps"]:
-        """Log-probability of the chosen answer against the start."""
-        chosen = np.asarray(self.paths.log_policy)[..., CHOSEN]
-        change: Float[np.ndarray, "alphas steps"] = chosen - chosen[:, :1]
-        return change
 
     @property
     def predicted_sufficient(self) -> float:
@@ -135,9 +124,9 @@ def run(config: Config) -> Results:
     needed_most = unanchored(params, config.beta, config.rate, steps[:: max(config.num_steps // 40, 1)])
     one: Params = jax.tree.map(lambda leaf: leaf[config.world], params)
     alphas = jnp.linspace(0.0, config.largest_alpha, config.num_alphas)
-    table, paths, weight = trainings(one, config.beta, config.rate, steps, alphas)
+    table, change, needed, weight = trainings(one, config.beta, config.rate, steps, alphas)
     by_name = {name: jnp.stack([row[name] for row in share]) for name in TRAINED}
-    return Results(worlds, needed_most, by_name, table, paths, alphas, weight)
+    return Results(worlds, needed_most, by_name, table, change, needed, alphas, weight)
 
 
 @partial(jax.jit, static_argnames=("num_outcomes", "num_features"))
@@ -182,8 +171,7 @@ def unanchored(
     """The largest NLL weight that DPO without one would need on its way, in every world."""
 
     def of(row: Params) -> Float[Array, ""]:
-        path = fine_tune(row, FROZEN_HEAD, beta, 0.0, rate, steps)
-        return path.rates.sufficient_alpha(path.push).max()
+        return needed_along(fine_tune(row, FROZEN_HEAD, beta, 0.0, rate, steps)).max()
 
     return jax.vmap(of)(params)
 
@@ -195,8 +183,8 @@ def trainings(
     rate: Float[Array, ""],
     steps: Int[Array, " steps"],
     alphas: Float[Array, " alphas"],
-) -> tuple[Path, Path, Float[Array, " steps"]]:
-    """A table, a frozen head under every NLL weight, and the weight that stops the fall along the first path."""
+) -> tuple[Float[Array, " steps"], Float[Array, "alphas steps"], Float[Array, "alphas steps"], Float[Array, " steps"]]:
+    """What `Results` keeps of a table, and of a frozen head under every NLL weight."""
     paths = jax.vmap(lambda alpha: fine_tune(params, FROZEN_HEAD, beta, alpha, rate, steps))(alphas)
     log_ref = policy_of(params)
 
@@ -206,4 +194,17 @@ def trainings(
         return jnp.maximum(without / (without - one), 0.0)
 
     unanchored: Params = jax.tree.map(lambda leaf: leaf[0], paths.params)
-    return fine_tune(params, TABLE, beta, 0.0, rate, steps), paths, jax.vmap(weight)(unanchored)
+    table = fine_tune(params, TABLE, beta, 0.0, rate, steps)
+    return change_along(table), change_along(paths), needed_along(paths), jax.vmap(weight)(unanchored)
+
+
+def change_along(path: Path) -> Float[Array, "*paths steps"]:
+    """Log-probability of the chosen answer against the start."""
+    chosen = path.log_policy[..., CHOSEN]
+    change: Float[Array, "*paths steps"] = chosen - chosen[..., :1]
+    return change
+
+
+def needed_along(path: Path) -> Float[Array, "*paths steps"]:
+    """The NLL weight that would stop the chosen answer's loss at every moment."""
+    return path.rates.sufficient_alpha(path.push)

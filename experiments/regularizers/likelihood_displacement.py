@@ -20,7 +20,6 @@ from experiments.harness import Caption, Claim, at_least, at_most, near
 from experiments.regularizers.displacement_runs import Config, Results
 from experiments.regularizers.displacement_runs import run as run
 from rlrazor.plotting import COLORS, key, note, panels, samples, theory
-from rlrazor.tasks.displacement import CHOSEN
 
 TABLE, FROZEN, FREE = "table", "features, frozen head", "features and head"
 TRAINED_COLORS = {TABLE: COLORS["target"], FROZEN: COLORS["forward KL"], FREE: COLORS["reverse KL"]}
@@ -122,8 +121,7 @@ def plot(config: Config, results: Results) -> Figure:
 def draw_trainings(ax: Axes, config: Config, results: Results) -> None:
     """Log-probability of the chosen answer along trainings of a table, and of a frozen head under three weights."""
     time = config.rate * np.arange(config.num_steps + 1)
-    table = np.asarray(results.table.log_policy)[:, CHOSEN]
-    theory(ax, time, table - table[0], color=TRAINED_COLORS[TABLE], label="table")
+    theory(ax, time, results.table, color=TRAINED_COLORS[TABLE], label="table")
     enough = int(np.argmax(results.alphas >= results.predicted_sufficient))
     for row, color in zip((0, enough // 4, enough), ALPHA_COLORS, strict=True):
         theory(ax, time, results.change[row], color=color, label=rf"frozen head, $\alpha={results.alphas[row]:.2f}$")
@@ -142,7 +140,7 @@ def draw_weight(ax: Axes, config: Config, results: Results) -> None:
     ax.axhline(results.measured_sufficient, color=COLORS["target"], linestyle="--", linewidth=1.0)
     key(ax, "smallest under which no update lowers it", color=COLORS["target"], linestyle="--", linewidth=1.0)
     ax.set(xlabel="time (rate × steps)", ylabel=r"NLL weight $\alpha/|y_+|$", title="what stops it")
-    ax.set_ylim(0, 1.5 * max(results.needed[0].max(), results.predicted_sufficient))
+    ax.set_ylim(0, 1.5 * max(float(results.needed[0].max()), results.predicted_sufficient))
     ax.legend(loc="upper right")
 
 

@@ -30,6 +30,11 @@ def expectation(log_p: Elementwise, x: Elementwise) -> Elementwise:
     return mass_times(log_p, x).sum(-1)
 
 
+def weighted(a: Elementwise, x: Elementwise) -> Elementwise:
+    """The product a x, with 0 inf = 0: what has no weight does not count."""
+    return a * jnp.where((a == 0) & jnp.isinf(x), 0.0, x)
+
+
 def times_log(a: Elementwise, log_p: Elementwise) -> Elementwise:
     """The product a log p, with 0 log 0 = 0."""
     impossible = log_p == -jnp.inf

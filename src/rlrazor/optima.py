@@ -157,25 +157,25 @@ def _regularized_optimum(
     gap = jnp.where(possible, top - jnp.where(possible, reward, top), 0.0)
     best = possible & (gap == 0)
     at_zero, at_inf = beta == 0, jnp.isinf(beta)
-    cost = jnp.where(best & at_zero, 0.0, gap * reciprocal(jnp.where(best & at_zero, 1.0, beta)))
+    cost = jnp.where(at_zero, 0.0, gap * reciprocal(jnp.where(at_zero, 1.0, beta)))
     highest = -log_sum(jnp.where(best, log_ref, -jnp.inf))
 
-    def log_total(x: Scalar, cost: Float[Array, " k"], log_ref: Float[Array, " k"]) -> Float[Array, " k"]:
+    def log_weights(x: Scalar, cost: Float[Array, " k"], log_ref: Float[Array, " k"]) -> Float[Array, " k"]:
         log_ratio = divergence.lowered(jnp.full_like(cost, x), cost)
         return jnp.where(possible, jnp.where(possible, log_ref, 0.0) + log_ratio, -jnp.inf)
 
     def excess(x: Scalar, given: Any) -> Scalar:
-        return log_sum(log_total(x, *given))
+        return log_sum(log_weights(x, *given))
 
     settled = at_inf | (highest == 0)  # nothing to trade: the reference, or all outcomes are best
     x = increasing_root(
         lambda x, given: jnp.where(settled | at_zero, x - highest / 2, excess(x, given)),
         jnp.zeros_like(highest),
         jnp.where(highest > 0, highest, 1.0),
-        (jnp.where(at_zero, 0.0, cost), log_ref),
+        (cost, log_ref),
     )
-    optimum = log_normalize(log_total(x, jnp.where(at_zero, 0.0, cost), log_ref))
-    optimum = jnp.where(at_zero, log_normalize(jnp.where(best, log_ref, -jnp.inf)), optimum)
+    conditioned = log_normalize(jnp.where(best, log_ref, -jnp.inf))
+    optimum = jnp.where(at_zero, conditioned, log_normalize(log_weights(x, cost, log_ref)))
     return jnp.where(settled, log_ref, optimum)
 
 

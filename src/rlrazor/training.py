@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from rlrazor._trees import with_start
 from rlrazor._types import Params
@@ -110,6 +110,39 @@ def train_at(
     before = jnp.concatenate([jnp.zeros_like(steps[:1]), steps[:-1]])
     _, path = jax.lax.scan(to_checkpoint, (params, optimizer.init(params)), (before, steps))
     return path
+
+
+def newton_minimum(
+    loss: Callable[[Float[Array, " n"]], Float[Array, ""]], start: Float[Array, " n"], *, num_steps: int
+) -> Float[Array, " n"]:
+    """The minimum of a smooth loss that a shift of all its numbers does not change, such as one of logits.
+
+    Newton's method, whose steps are shortened to one at most, for where the loss is nearly linear; the curvature of a
+    shift, which is zero, is made positive.
+
+    Args:
+        loss: of numbers `[n]`, convex from the start on.
+        start: where to begin, `[n]`.
+        num_steps: static.
+
+    Returns:
+        The minimum, `[n]`, with the mean of the start.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> target = jnp.array([0.7, 0.2, 0.1])
+        >>> end = newton_minimum(lambda x: -target @ jax.nn.log_softmax(x), jnp.zeros(3), num_steps=20)
+        >>> print(*(f"{p:.3f}" for p in jax.nn.softmax(end)))
+        0.700 0.200 0.100
+    """
+
+    def newton(_: Int[Array, ""], x: Float[Array, " n"]) -> Float[Array, " n"]:
+        step = jnp.linalg.solve(jax.hessian(loss)(x) + 1.0, jax.grad(loss)(x))
+        following: Float[Array, " n"] = x - step / jnp.maximum(jnp.abs(step).max(), 1.0)
+        return following
+
+    end: Float[Array, " n"] = jax.lax.fori_loop(0, num_steps, newton, start)
+    return end
 
 
 def log_steps(last: int, num: int) -> Int[np.ndarray, " steps"]:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rlrazor._numerics import weighted
 from rlrazor._types import LogProbs, Number, PerRow, Rewards
 from rlrazor.checks import floating_number, nonnegative, outcome_arrays, positive, sample_arrays
 from rlrazor.divergences import cross_entropy, entropy
@@ -149,10 +150,10 @@ def ppo_ptx_objective(
     beta: Number,
     gamma: Number,
 ) -> PerRow:
-    """The objective with pretraining gradients: E_policy[reward] - beta KL(policy || ref) + gamma E_pretrain[log policy].
+    """The objective of PPO-ptx: E_policy[reward] - beta KL(policy || ref) + gamma E_pretrain[log policy].
 
-    Its optimum is `rlrazor.ppo_ptx_optimum`. With the answers of an old task in place of pretraining data it is replay;
-    the two data may have different prompts, and then share parameters rather than outcomes.
+    These are pretraining gradients; the optimum is `rlrazor.ppo_ptx_optimum`. With the answers of an old task in place
+    of pretraining data it is replay; the two data may have different prompts, and then share parameters, not outcomes.
 
     Args:
         log_policy: policy, `[..., outcomes]`.
@@ -176,7 +177,7 @@ def ppo_ptx_objective(
 
     References:
         Ouyang et al., "Training Language Models to Follow Instructions with Human Feedback", arXiv:2203.02155, eq. 2.
-    """  # noqa: E501  (the equation is one line)
+    """
     log_policy, log_ref, log_pretrain, reward, gamma = outcome_arrays(
         {"gamma": nonnegative("gamma", gamma)},
         log_policy=log_policy,
@@ -184,8 +185,7 @@ def ppo_ptx_objective(
         log_pretrain=log_pretrain,
         reward=reward,
     )
-    weight, surprise = gamma[..., 0], cross_entropy(log_pretrain, log_policy)
-    anchor = jnp.where((weight == 0) & jnp.isinf(surprise), 0.0, weight * surprise)
+    anchor = weighted(gamma[..., 0], cross_entropy(log_pretrain, log_policy))
     return regularized_reward(log_policy, log_ref, reward, beta) - anchor
 
 
@@ -195,7 +195,7 @@ def ppo_ptx_loss(
     advantage: SampleRewards | int | float,
     gamma: Number,
 ) -> PerRow:
-    """The sampled loss with pretraining gradients: `reinforce_loss` - gamma mean(log policy(x)) over pretraining data x.
+    """The sampled loss of PPO-ptx: `reinforce_loss` - gamma mean(log policy(x)) over pretraining data x.
 
     Replay, if the data are an old task's demonstrations. With a `penalized_reward` as advantage its expected gradient
     is that of -`ppo_ptx_objective`.
@@ -220,7 +220,7 @@ def ppo_ptx_loss(
 
     References:
         Ouyang et al., "Training Language Models to Follow Instructions with Human Feedback", arXiv:2203.02155, eq. 2.
-    """  # noqa: E501  (the equation is one line)
+    """
     (log_prob_pretrain, weight) = sample_arrays(
         {"gamma": nonnegative("gamma", gamma)}, log_prob_pretrain=log_prob_pretrain
     )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rlrazor._numerics import expectation, log_sum, times_log
+from rlrazor._numerics import expectation, log_sum, times_log, weighted
 from rlrazor._types import LogProbs, Number, PerRow, Rewards
 from rlrazor.checks import boolean_array, floating_array, floating_number, nonnegative, outcome_arrays
 from rlrazor.divergences import cross_entropy, kl_divergence
@@ -105,8 +105,7 @@ def regularized_reward(log_policy: LogProbs, log_ref: LogProbs, reward: Rewards,
     log_policy, log_ref, reward, beta = outcome_arrays(
         {"beta": nonnegative("beta", beta)}, log_policy=log_policy, log_ref=log_ref, reward=reward
     )
-    beta, kl = beta[..., 0], kl_divergence(log_policy, log_ref)
-    return expectation(log_policy, reward) - beta * jnp.where((beta == 0) & jnp.isinf(kl), 0.0, kl)
+    return expectation(log_policy, reward) - weighted(beta[..., 0], kl_divergence(log_policy, log_ref))
 
 
 def grpo_objective(log_policy: LogProbs, accept: Bool[Array, "*#batch outcomes"], group_size: int) -> PerRow:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Real
 
-from rlrazor._numerics import expectation, mass_times
+from rlrazor._numerics import expectation, mass_times, weighted
 from rlrazor._types import LogProbs, Number, PerRow, Rewards
 from rlrazor.checks import finite, floating_array, nonnegative, outcome_arrays, pair_arrays, positive
 from rlrazor.objectives._terms import gap_terms, weighted_mean
@@ -142,7 +142,7 @@ def dpo_loss(log_ratio_chosen: Pairs, log_ratio_rejected: Pairs, beta: Number, w
     References:
         Rafailov et al., "Direct Preference Optimization", arXiv:2305.18290, eq. 7.
     """
-    return _ratio_loss(lambda gap, b: jax.nn.softplus(-b * gap), log_ratio_chosen, log_ratio_rejected, beta, weights)
+    return _ratio_loss(_dpo, log_ratio_chosen, log_ratio_rejected, beta, weights)
 
 
 def ipo_loss(log_ratio_chosen: Pairs, log_ratio_rejected: Pairs, beta: Number, weights: Weights = None) -> PerRow:
@@ -243,18 +243,7 @@ def f_dpo_loss(
     References:
         Wang et al., "Beyond Reverse KL", arXiv:2309.16240, eq. 8.
     """
-    chosen, rejected, weights, beta = _weighed(
-        weights,
-        {"beta": positive("beta", beta)},
-        log_ratio_chosen=log_ratio_chosen,
-        log_ratio_rejected=log_ratio_rejected,
-    )
-    possible = chosen > -jnp.inf
-    score = divergence.score
-    lost = possible & (rejected == -jnp.inf)  # an impossible rejected answer costs nothing
-    gap = score(jnp.where(possible, chosen, 0.0)) - score(jnp.where(possible & ~lost, rejected, 0.0))
-    terms = jnp.where(lost, 0.0, jax.nn.softplus(-beta * gap))
-    return weighted_mean(jnp.where(possible, terms, jnp.inf), weights)
+    return _ratio_loss(_dpo, log_ratio_chosen, log_ratio_rejected, beta, weights, divergence.score)
 
 
 def nll_loss(log_prob_chosen: Pairs, length_chosen: Lengths, weights: Weights = None) -> PerRow:
@@ -328,7 +317,7 @@ def dpo_nll_loss(
     """
     anchor = nll_loss(log_prob_chosen, length_chosen, weights)
     alpha = jnp.asarray(nonnegative("alpha", alpha), anchor.dtype)
-    return dpo_loss(log_ratio_chosen, log_ratio_rejected, beta, weights) + mass_times(jnp.log(alpha), anchor)
+    return dpo_loss(log_ratio_chosen, log_ratio_rejected, beta, weights) + weighted(alpha, anchor)
 
 
 def per_token(log_prob: Pairs, length: Lengths) -> Float[Array, "*batch pairs"]:
@@ -485,12 +474,12 @@ def displacement(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> log_policy, features = jnp.log(jnp.array([0.4, 0.4, 0.2])), jnp.array([[1.0], [1.5], [0.0]])
+        >>> log_policy, features = jnp.log(jnp.array([0.4, 0.4, 0.2])), jnp.array([[1.0], [1.5], [-1.0]])
         >>> print(f"{displacement(log_policy, jnp.eye(3), 0, 1).preference:.2f}")  # a table
         1.00
         >>> found = displacement(log_policy, features @ features.T, 0, 1)
-        >>> print(f"{found.preference:.2f} {found.nll:.2f} {found.sufficient_alpha(push=0.05):.1f}")
-        0.00 0.00 0.0
+        >>> print(f"{found.preference:.2f} {found.nll:.2f} {found.sufficient_alpha(push=0.05):.3f}")
+        -0.10 0.04 0.125
 
     References:
         Razin et al., "Unintentional Unalignment: Likelihood Displacement in Direct Preference Optimization",
@@ -508,21 +497,28 @@ def displacement(
     return Displacement(pull[..., chosen] - pull[..., rejected], (pull * rise).sum(-1))
 
 
+def _dpo(gap: Float[Array, "..."], beta: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The DPO loss of a gap."""
+    return jax.nn.softplus(-beta * gap)
+
+
 def _ratio_loss(
     loss: Callable[[Float[Array, "..."], Float[Array, "..."]], Float[Array, "..."]],
     log_ratio_chosen: Pairs,
     log_ratio_rejected: Pairs,
     beta: Number,
     weights: Weights,
+    score: Callable[[Float[Array, "..."]], Float[Array, "..."]] = lambda log_ratio: log_ratio,
 ) -> PerRow:
-    """The weighted mean of loss(gap of log-ratios, beta)."""
+    """The weighted mean of loss(gap of the scores of log-ratios, beta); an impossible answer scores -inf."""
     chosen, rejected, weights, beta = _weighed(
         weights,
         {"beta": positive("beta", beta)},
         log_ratio_chosen=log_ratio_chosen,
         log_ratio_rejected=log_ratio_rejected,
     )
-    return weighted_mean(gap_terms(lambda gap: loss(gap, beta), chosen, rejected), weights)
+    scores = (jnp.where(x > -jnp.inf, score(jnp.where(x > -jnp.inf, x, 0.0)), -jnp.inf) for x in (chosen, rejected))
+    return weighted_mean(gap_terms(lambda gap: loss(gap, beta), *scores), weights)
 
 
 def _weighed(weights: Weights, per_row: dict[str, Number] | None = None, **arrays: Array) -> tuple[Array, ...]:

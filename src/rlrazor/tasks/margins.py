@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from rlrazor._numerics import log_wright_omega
 from rlrazor.objectives import PreferencePairs, bradley_terry_loss
-from rlrazor.training import train_at
+from rlrazor.training import newton_minimum, train_at
 
 Number = float | Float[Array, ""]
 Reward = Float[Array, " outcomes"]
@@ -49,8 +49,6 @@ def margins_of(
 def fitted_reward(pairs: PreferencePairs, margins: Float[Array, " pairs"], num_outcomes: int) -> Reward:
     """The reward of least Bradley-Terry loss with margins, by Newton's method; its mean is zero.
 
-    The loss is convex. Steps of more than one nat are shortened, for with large margins it is nearly linear at first.
-
     Args:
         pairs: of outcomes, with their weights.
         margins: `[pairs]`.
@@ -70,14 +68,7 @@ def fitted_reward(pairs: PreferencePairs, margins: Float[Array, " pairs"], num_o
     def loss(reward: Reward) -> Float[Array, ""]:
         return bradley_terry_loss(reward[pairs.chosen], reward[pairs.rejected], margins, pairs.weights)
 
-    def newton(_: Any, reward: Reward) -> Reward:
-        curvature = jax.hessian(loss)(reward) + 1.0  # a shift of all rewards changes nothing
-        step = -jnp.linalg.solve(curvature, jax.grad(loss)(reward))
-        following: Reward = reward + step / jnp.maximum(jnp.abs(step).max(), 1.0)
-        return following
-
-    end: Reward = jax.lax.fori_loop(0, 60, newton, jnp.zeros(num_outcomes))
-    return end - end.mean()
+    return newton_minimum(loss, jnp.zeros(num_outcomes), num_steps=60)
 
 
 def labelled(pairs: PreferencePairs, num_labels: int, key: Key[Array, ""]) -> PreferencePairs:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from rlrazor.objectives import ppo_ptx_objective
 from rlrazor.policies import gaussian_log_density, softmax_policy
-from rlrazor.training import train_at
+from rlrazor.training import newton_minimum, train_at
 
 Number = float | Float[Array, ""]
 
@@ -90,14 +90,8 @@ def ascend(world: World, beta: Number, gamma: Number, rate: Number, steps: Int[A
     def loss(logits: Float[Array, " outcomes"]) -> Float[Array, ""]:
         return -ppo_ptx_objective(softmax_policy(logits), *world, beta, gamma)
 
-    def newton(_: Any, logits: Float[Array, " outcomes"]) -> Float[Array, " outcomes"]:
-        curvature = jax.hessian(loss)(logits) + 1.0  # a shift of all logits changes nothing
-        following: Float[Array, " outcomes"] = logits - jnp.linalg.solve(curvature, jax.grad(loss)(logits))
-        return following
-
     def gradient(logits: Any, key: Any, step: Any) -> Any:
         return jax.grad(loss)(logits)
 
     path: Float[Array, "steps outcomes"] = train_at(gradient, world.log_ref, optax.sgd(rate), jax.random.key(0), steps)
-    end: Float[Array, " outcomes"] = jax.lax.fori_loop(0, 20, newton, path[-1])
-    return Ascent(softmax_policy(path), softmax_policy(end))
+    return Ascent(softmax_policy(path), softmax_policy(newton_minimum(loss, path[-1], num_steps=20)))

@@ -174,6 +174,23 @@ def first_prompts(count: Number, num_prompts: int) -> Float[Array, " prompts"]:
     return jnp.where(jnp.arange(num_prompts, dtype=jnp.result_type(float)) < count, 1 / count, 0.0)
 
 
+def right_answers(log_old: Policies) -> Bool[Array, "prompts outcomes"]:
+    """The right answers of the old task, the base's likeliest.
+
+    Args:
+        log_old: the base on old prompts, `[prompts, outcomes]`.
+
+    Returns:
+        Boolean, `[prompts, outcomes]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> right_answers(jnp.log(jnp.array([[0.2, 0.5, 0.3]]))).tolist()
+        [[False, True, False]]
+    """
+    return jnp.arange(log_old.shape[-1])[None] == jnp.argmax(log_old, axis=-1)[:, None]
+
+
 def evaluate(world: World, weights: Weights, prompts: Float[Array, " prompts"]) -> Checkpoint:
     """A policy on both tasks: on new inputs in the mean over `prompts`, on old ones in the mean over all.
 
@@ -195,7 +212,7 @@ def evaluate(world: World, weights: Weights, prompts: Float[Array, " prompts"]) 
     """
     new_base, old_base = (linear_softmax_policy(world.weights, inputs) for inputs in (world.new, world.old))
     new, old = (linear_softmax_policy(weights, inputs) for inputs in (world.new, world.old))
-    right = jnp.argmax(old_base, axis=-1)[:, None] == jnp.arange(old_base.shape[-1])[None]
+    right = right_answers(old_base)
     return Checkpoint(
         success=prompts @ success_rate(new, world.accept),
         drift=Drifts(prompts @ kl_divergence(new_base, new), prompts @ kl_divergence(new, new_base)),
@@ -250,18 +267,11 @@ def fine_tune(
             )
             return prompts @ at_prompts
 
-        def update(_: Int[Array, ""], weights: Weights) -> Weights:
-            following: Weights = weights - rate * jax.grad(loss)(weights)
-            return following
+        def gradient(weights: Weights, key: Key[Array, ""], step: Int[Array, ""]) -> Weights:
+            slope: Weights = jax.grad(loss)(weights)
+            return slope
 
-        def until(weights: Weights, interval: Int[Array, "2"]) -> tuple[Weights, Checkpoint]:
-            first, last = interval
-            weights = jax.lax.fori_loop(first, last, update, weights)
-            return weights, evaluate(world, weights, prompts)
-
-        intervals = jnp.stack([jnp.concatenate([jnp.zeros_like(steps[:1]), steps[:-1]]), steps], axis=-1)
-        checkpoints: Checkpoint = jax.lax.scan(until, world.weights, intervals)[1]
-        return checkpoints
+        return _descend(world, gradient, prompts, rate, steps, jax.random.key(0))
 
     found = jax.lax.map(training, jnp.arange(len(branches)))
     return rows_by_name(losses, found)
@@ -313,6 +323,19 @@ def fine_tune_on_samples(
 
         slope: Weights = jax.grad(of)(weights)
         return slope
+
+    return _descend(world, gradient, prompts, rate, steps, key)
+
+
+def _descend(
+    world: World,
+    gradient: Callable[[Weights, Key[Array, ""], Int[Array, ""]], Weights],
+    prompts: Float[Array, " prompts"],
+    rate: Number,
+    steps: Int[Array, " checkpoints"],
+    key: Key[Array, ""],
+) -> Checkpoint:
+    """Gradient descent from the base, evaluated at some steps."""
 
     def record(weights: Weights) -> Checkpoint:
         return evaluate(world, weights, prompts)

@@ -139,23 +139,6 @@ def policies(world: World, weights: Weights) -> tuple[Rewards, Rewards]:
     return linear_softmax_policy(weights, world.inputs.new), linear_softmax_policy(weights, world.inputs.old)
 
 
-def right_answers(log_old: Rewards) -> Array:
-    """The right answers of the old task, the base's likeliest.
-
-    Args:
-        log_old: the base on old prompts, `[prompts, outcomes]`.
-
-    Returns:
-        Boolean, `[prompts, outcomes]`.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> right_answers(jnp.log(jnp.array([[0.2, 0.5, 0.3]]))).tolist()
-        [[False, True, False]]
-    """
-    return jnp.arange(log_old.shape[-1])[None] == jnp.argmax(log_old, axis=-1)[:, None]
-
-
 def loss_of(recipe: Recipe, world: World, weights: Weights) -> Float[Array, ""]:
     """The loss of a recipe, the mean over prompts, divided by how curved it may be, so that no step overshoots.
 
@@ -174,7 +157,7 @@ def loss_of(recipe: Recipe, world: World, weights: Weights) -> Float[Array, ""]:
         0.0
     """
     (new, old), (new_base, old_base) = policies(world, weights), policies(world, world.inputs.weights)
-    right = jnp.where(right_answers(old_base), 0.0, -jnp.inf)
+    right = jnp.where(shared_features.right_answers(old_base), 0.0, -jnp.inf)
     pairs = bradley_terry_pairs(new_base, world.proxy)
     log_ratio = new - new_base
     sides = log_ratio[:, pairs.chosen], log_ratio[:, pairs.rejected]
