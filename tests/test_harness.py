@@ -386,6 +386,9 @@ def test_results_agree_but_for_rounding():
     assert not arrays.agree(ours, ours | {"a": {"b": ours["a"]["b"].astype(np.float32)}})
     assert not arrays.agree(ours, ours | {"a": {"b": ours["a"]["b"][:2]}})
     assert not arrays.agree(ours, ours | {"c": np.array(1.0)})
+    roots = {"roots": np.array([0.5 + 0.5j, np.nan])}
+    assert arrays.agree(roots, {"roots": roots["roots"] * (1 + 1e-8)})
+    assert not arrays.agree(roots, {"roots": roots["roots"] * (1 + 1e-5j)})
 
 
 def test_a_redrawn_figure_says_which_code_drew_it(toy, tmp_path, monkeypatch):

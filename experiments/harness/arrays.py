@@ -31,8 +31,8 @@ def agree(results: Any, saved: Any) -> bool:
     def equal(new: np.ndarray, old: np.ndarray) -> bool:
         if new.shape != old.shape or new.dtype != old.dtype:
             return False
-        floating = np.issubdtype(new.dtype, np.floating)
-        return np.allclose(new, old, rtol=1e-6, atol=1e-9, equal_nan=True) if floating else np.array_equal(new, old)
+        inexact = np.issubdtype(new.dtype, np.inexact)
+        return np.allclose(new, old, rtol=1e-6, atol=1e-9, equal_nan=True) if inexact else np.array_equal(new, old)
 
     news, olds = named(results), named(saved)
     return news.keys() == olds.keys() and all(equal(new, olds[name]) for name, new in news.items())

@@ -27,6 +27,7 @@ from rlrazor.tilting import tilt
 
 MEASURED = (BEFORE, AFTER)
 SHIFT = 1e-6  # by how much a loop is displaced from its rest, so small that it is linear
+LINEAR = 1e-2  # and how far it may go in the recorded updates; roots are NaN beyond
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Results(NamedTuple):
     sensitivity: Float[Array, ""]  # κ / K
     exact: Loop  # [gains, updates + 1]
     sampled: Loop
-    roots: dict[str, Complex[Array, "relaxations kappas 2"]]
+    roots: dict[str, Complex[Array, "relaxations kappas 2"]]  # NaN where a loop runs away
     here: dict[str, Complex[Array, "kappas 2"]]  # at the relaxation of the config
     predicted: dict[str, Complex[Array, "kappas 2"]]  # the linearised loop there
     drift: Float[Array, "shares syncs"]
@@ -198,7 +199,9 @@ def roots_at(
         beta, controls = rest.beta * (1 + SHIFT), (target, gain, relaxation, jnp.inf)
         sizes: Any = {"measured": measured, "num_samples": None, "num_updates": num_steps}
         loop = closed_loop(log_ref, reward, rest.log_policy, beta, *controls, jax.random.key(0), **sizes)
-        return measured_roots(jnp.log(loop.beta / rest.beta))
+        deviation = jnp.log(loop.beta / rest.beta)
+        linear = jnp.abs(deviation).max() < LINEAR  # NaN is not
+        return jnp.where(linear, measured_roots(jnp.where(linear, deviation, 0.0)), jnp.nan)
 
     return jax.vmap(jax.vmap(of, (None, 0)), (0, None))(relaxations, gains)
 
