@@ -156,7 +156,8 @@ def draw_sign(ax: Axes, config: Config, results: Results) -> None:
     ax.axvline(0, color=COLORS["ref"], linewidth=0.6)
     note(ax, "falls", (0.98, 0.03), xycoords="axes fraction", ha="right")
     ax.set_xlim(1.4 * float(np.quantile(worlds.further, 0.01)), None)
-    ax.set_ylim(-config.beta, 1.4 * float(worlds.measured[FREE].max()))
+    top = 1.3 * float(np.quantile(worlds.measured[FREE], 0.99))
+    ax.set_ylim(-0.25 * top, top)
     ax.set(xlabel=r"$(u_+-\bar u)\cdot(u_--u_+)$", ylabel=r"$d\log\pi(y_+)/dt$ at the start", title="what decides")
     ax.legend(loc="upper left")
 
