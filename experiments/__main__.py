@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import matplotlib
 import tyro
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from experiments.harness import chapters, claims, files, readme, running
+from experiments.harness import chapters, claims, files, processes, readme, running
 from experiments.harness.config import UserError, check_config
 
 matplotlib.use("Agg")
@@ -101,16 +100,17 @@ def main(args: list[str]) -> int:
 
 def work(configs: dict[str, Any], arguments: Arguments, console: Console) -> int:
     """Run or redraw each figure, with a line a figure and one for each claim that applies and does not hold."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     code = 0
+    if arguments.replot:
+        records = (running.replot(name, arguments.out, quick=arguments.quick) for name in configs)
+    else:
+        records = processes.execute_all(configs, arguments.out)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        for name, config in configs.items():
-            task = progress.add_task(name, total=1)
-            if arguments.replot:
-                record = running.replot(name, arguments.out, quick=arguments.quick)
-            else:
-                record = running.execute(name, config, arguments.out)
-            progress.update(task, completed=1, visible=False)
+        task = progress.add_task("figures", total=len(configs))
+        for record in records:
+            progress.advance(task)
+            name = record["name"]
             took = "drawn again" if arguments.replot else f"{record['seconds']} s"
             if not arguments.replot and record["reproduced"]:
                 took += ", as saved before"
@@ -123,8 +123,9 @@ def work(configs: dict[str, Any], arguments: Arguments, console: Console) -> int
                     soft_wrap=True,
                     highlight=False,
                 )
-            where = running.place(name, config, arguments.out).parent
-            progress.console.print(f"  in {where}", soft_wrap=True, highlight=False)
+            folder = running.place(name, configs[name], arguments.out).parent
+            running.refresh_gallery(folder, name)
+            progress.console.print(f"  in {folder}", soft_wrap=True, highlight=False)
     return code
 
 
@@ -145,10 +146,8 @@ def print_list() -> None:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jax.config.update("jax_num_cpu_devices", allowed)  # sweeps train on every core at once
     if "--quick" in sys.argv:  # which is compilation for the most part
         hasty = "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
         os.environ["XLA_FLAGS"] = f"{hasty} {os.environ.get('XLA_FLAGS', '')}"
+    processes.set_up()
     sys.exit(main(sys.argv[1:]))

@@ -36,7 +36,7 @@ def place(name: str, config: Any, out: Path | None) -> Path:
 
 
 def execute(name: str, config: Any, out: Path | None = None) -> dict[str, Any]:
-    """Run one figure and write its arrays, pictures and record, and the gallery. Returns the record.
+    """Run one figure and write its arrays, pictures and record. Returns the record.
 
     Where the results agree with those of an earlier run, the figure is drawn from the earlier ones: processors round
     differently, and that changes no file.
@@ -105,13 +105,17 @@ def record_of(name: str, run: Run) -> dict[str, Any]:
 
 
 def save(stem: Path, written: dict[Path, bytes], record: dict[str, Any], went: dict[str, Any]) -> dict[str, Any]:
-    """Write arrays and pictures, then what was found, then how it went, then the gallery."""
+    """Write arrays and pictures, then what was found, then how it went."""
     went = went | {"drawn_by": revision()}
     records = {stem.with_suffix(".json"): files.to_json(record), stem.with_suffix(".run.json"): files.to_json(went)}
     files.write_set(written | records)
-    root = stem.parent if stem.parent.name == stem.name else stem.parent.parent
-    files.write_set({root / "index.html": gallery(root).encode()})
     return record | went
+
+
+def refresh_gallery(folder: Path, name: str) -> None:
+    """Write the gallery of the folder that holds a figure's, or of the figure's own if it has one."""
+    root = folder if folder.name == Path(name).name else folder.parent
+    files.write_set({root / "index.html": gallery(root).encode()})
 
 
 def circumstances() -> dict[str, Any]:
@@ -120,9 +124,14 @@ def circumstances() -> dict[str, Any]:
     return {
         "versions": versions | {module.__name__: module.__version__ for module in (jax, np, matplotlib)},
         "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "revision": revision(),
     }
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def revision() -> str | None:

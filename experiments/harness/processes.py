@@ -1,0 +1,59 @@
+"""Figures side by side: one process a core, since most of a run is compiling and drawing, which use one core."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.harness import running
+from experiments.harness.chapters import arrays_name
+from experiments.harness.config import UserError
+
+Record = dict[str, Any]
+
+
+def set_up() -> None:
+    """What every process that runs figures sets before its first array: float64, and a device a core."""
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_num_cpu_devices", running.cores())  # sweeps train on every core at once
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+
+
+def _leave_with(parent: Any) -> None:
+    """End this process when its parent has gone: a killed run leaves no process behind."""
+    parent.join()
+    os._exit(1)
+
+
+def execute_all(configs: dict[str, Any], out: Path | None) -> Iterator[Record]:
+    """Run figures, and yield the record of each when its files are written."""
+    groups: dict[tuple[str, Any], dict[str, Any]] = {}
+    for name, config in configs.items():  # figures of one run stay in one process
+        groups.setdefault((arrays_name(name), config), {})[name] = config
+    workers = min(running.cores(), len(groups))
+    if workers == 1:
+        for name, config in configs.items():
+            yield running.execute(name, config, out)
+        return
+    spawn = multiprocessing.get_context("spawn")  # a forked XLA hangs
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=set_up)
+    try:
+        done = as_completed([pool.submit(_execute_group, group, out) for group in groups.values()])
+        for future in done:
+            yield from future.result()
+    except BrokenProcessPool:
+        raise UserError("a process that ran figures was killed, perhaps for memory; what had finished is saved") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _execute_group(configs: dict[str, Any], out: Path | None) -> list[Record]:
+    """The records of figures that share their arrays."""
+    return [running.execute(name, config, out) for name, config in configs.items()]
