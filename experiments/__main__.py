@@ -102,10 +102,8 @@ def work(configs: dict[str, Any], arguments: Arguments, console: Console) -> int
     """Run or redraw each figure, with a line a figure and one for each claim that applies and does not hold."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     code = 0
-    if arguments.replot:
-        records = (running.replot(name, arguments.out, quick=arguments.quick) for name in configs)
-    else:
-        records = processes.execute_all(configs, arguments.out)
+    again = (running.replot(name, arguments.out, quick=arguments.quick) for name in configs)
+    records = again if arguments.replot else processes.execute_all(configs, arguments.out)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("figures", total=len(configs))
         for record in records:

@@ -49,7 +49,7 @@ def execute_all(configs: dict[str, Any], out: Path | None) -> Iterator[Record]:
         for future in done:
             yield from future.result()
     except BrokenProcessPool:
-        raise UserError("a process that ran figures was killed, perhaps for memory; what had finished is saved") from None
+        raise UserError("a process that ran figures was killed; what had finished is saved") from None
     finally:
         pool.shutdown(cancel_futures=True)
 
