@@ -5,6 +5,7 @@ import dataclasses
 import io
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,7 +68,10 @@ def config_from(name: str, options: list[str], default: Any) -> Any:
 
 
 def main(args: list[str]) -> int:
-    """Run the command line. Returns the exit code: 1 where a claim that applies does not hold, 2 for a mistake."""
+    """Run the command line. Returns the exit code.
+
+    It is 1 where a claim that applies does not hold, 2 for a mistake, and 130 after Ctrl-C.
+    """
     console = Console(stderr=True)
     try:
         wants_help = len(args) > 1 and not args[0].startswith("-") and {"-h", "--help"} & set(args)
@@ -96,6 +100,9 @@ def main(args: list[str]) -> int:
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("error: stopped; what had finished is saved", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def work(configs: dict[str, Any], arguments: Arguments, console: Console) -> int:

@@ -469,8 +469,9 @@ def test_a_folder_that_cannot_be_written_is_named(toy, tmp_path, capsys):
 
 def test_options_reach_the_config(toy, monkeypatch, tmp_path):
     seen = {}
-    record = {"claims": [], "departures": {}, "seconds": 0.0, "reproduced": False}
+    record = {"name": NAME, "claims": [], "departures": {}, "seconds": 0.0, "reproduced": False}
     monkeypatch.setattr(running, "execute", lambda name, config, out: seen.update({name: config}) or record)
+    monkeypatch.setattr(running, "refresh_gallery", lambda folder, name: None)
     assert command_line.main([NAME, "--quick", "--rate", "0.25", "--radii", "0.1", "0.2", "0.3"]) == 0
     assert seen == {NAME: dataclasses.replace(toy.Config.quick(), rate=0.25, radii=(0.1, 0.2, 0.3))}
 

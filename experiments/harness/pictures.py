@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from rlrazor.plotting import figure_style
 
 
 def of(figure: Any, config: Any, results: Any, stem: Path) -> dict[Path, bytes]:
     """The pictures of a figure, each under its path: the stem and an ending."""
-    pictures = {}
     with figure_style():
         picture = figure.plot(config, results)
-        for ending, options in (("png", {"dpi": 200}), ("svg", {"metadata": {"Date": None}})):
-            buffer = io.BytesIO()
-            picture.savefig(buffer, format=ending, **options)
-            pictures[stem.with_suffix(f".{ending}")] = buffer.getvalue()
-            picture.set_layout_engine("none")  # the second picture has the layout that the first has solved
+        png, svg = io.BytesIO(), io.BytesIO()
+        picture.savefig(png, format="png", dpi=200)
+        picture.set_layout_engine("none")  # the second picture has the layout that the first has solved
+        FigureCanvasSVG(picture).print_svg(svg, metadata={"Date": None})
         plt.close(picture)
+        pictures = {stem.with_suffix(".png"): png.getvalue(), stem.with_suffix(".svg"): svg.getvalue()}
         if hasattr(figure, "animate"):
             pictures[stem.with_suffix(".gif")] = animation_bytes(figure.animate(config, results))
     return pictures

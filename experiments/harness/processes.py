@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import platform
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,17 +14,21 @@ from typing import Any
 import jax
 
 from experiments.harness import running
-from experiments.harness.chapters import arrays_name
+from experiments.harness.chapters import BUILD, arrays_name
 from experiments.harness.config import UserError
 
 Record = dict[str, Any]
 
 
 def set_up() -> None:
-    """What every process that runs figures sets before its first array: float64, and a device a core."""
+    """What every process that runs figures sets before its first array: float64, a device a core, kept programs."""
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_num_cpu_devices", running.cores())  # sweeps train on every core at once
+    # By machine, since a program that is compiled for one processor may not run on another.
+    jax.config.update("jax_compilation_cache_dir", str(BUILD / "compiled" / platform.node()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     if parent := multiprocessing.parent_process():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a word; the parent has it
         threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
 
 

@@ -53,7 +53,7 @@ class Config:
     """Strengths of a regulariser: 0, and others log-spaced from 0.01 to 1000."""
     rate: float = bounded(2.0, above=0, at_most=10)
     """Learning rate."""
-    num_steps: int = bounded(2000, at_least=500, at_most=1_000_000)
+    num_steps: int = bounded(2000, at_least=100, at_most=1_000_000)
     """Updates of a training."""
     level: float = bounded(0.45, above=0, below=1)
     """Gold reward at which regularisers are compared, as a share of what a training without any gains."""
@@ -64,8 +64,8 @@ class Config:
 
     @classmethod
     def quick(cls) -> "Config":
-        """Fewer strengths, updates and worlds."""
-        return cls(num_strengths=9, num_steps=600, num_worlds=2)
+        """Fewer strengths, worlds and updates, which are larger."""
+        return cls(num_strengths=7, rate=5.0, num_steps=200, num_worlds=2)
 
     @property
     def strengths(self) -> Float[np.ndarray, " strengths"]:
