@@ -15,6 +15,7 @@ FLOORS = [
     {"geometry", "optima"},
     {"policies"},
     {"objectives"},
+    {"estimators", "sequences"},
     {"methods"},
     {"flows", "training", "em"},
     {"forgetting", "laws", "representations", "sweeps"},

@@ -82,6 +82,18 @@ CORE = [
     "dpo_nll_loss",
     "per_token",
     "displacement",
+    "log_prob",
+    "sequence_log_prob",
+    "k1",
+    "k2",
+    "k3",
+    "moments",
+    "covariance",
+    "best_control_variate",
+    "expected_loss",
+    "gradient_moments",
+    "known_objectives",
+    "best_match",
     "forward_drift",
     "reverse_drift",
     "drifts",
@@ -98,7 +110,7 @@ CORE = [
     "bootstrap",
 ]
 RECORDS = ["Tilt", "Frontier", "Projection", "Trajectory", "GaussianMixture", "Estimate", "Drifts"]
-RECORDS += ["FDivergence", "PreferencePairs", "Displacement"]
+RECORDS += ["FDivergence", "PreferencePairs", "Displacement", "Moments", "ControlVariate", "GradientMoments", "Match"]
 HEAVY = ["flax", "matplotlib", "diffrax", "optimistix", "equinox", "optax", "scipy"]
 
 IMPORT = f"""

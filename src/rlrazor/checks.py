@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-_MAY_BE_WHOLE = ("reward", "advantage", "length", "length_chosen")
+_MAY_BE_WHOLE = ("reward", "advantage", "length", "length_chosen", "mask")
 
 
 def floating_array(name: str, value: ArrayLike) -> Float[Array, "..."]:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from rlrazor.checks import floating_array, outcome_arrays
+from rlrazor.checks import boolean_array, floating_array, outcome_arrays
 
 
 def softmax_policy(logits: Float[Array, "*batch outcomes"]) -> Float[Array, "*batch outcomes"]:
@@ -88,6 +88,74 @@ def point_mass(
     if not jnp.issubdtype(index.dtype, jnp.integer):
         raise TypeError(f"outcome must be an integer array, got {index.dtype} of shape {index.shape}")
     return jnp.log(jax.nn.one_hot(index, num_outcomes, dtype=dtype))
+
+
+def log_prob(log_policy: Float[Array, "*#batch outcomes"], outcome: Int[Array, "*#batch"]) -> Float[Array, "*batch"]:
+    """The log-probability of what was taken: log pi(y), one outcome for each policy, such as the token at a position.
+
+    Args:
+        log_policy: normalised log-probabilities, `[..., outcomes]`; `log_policy[..., None, :]` for several samples of
+            each policy.
+        outcome: indices in [0, outcomes), `[...]`.
+
+    Returns:
+        Log-probabilities, `[...]`; NaN where the index is out of range.
+
+    Raises:
+        TypeError: `outcome` is not of an integer dtype, or an array is not floating.
+        ValueError: batch axes do not broadcast.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_policy = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))
+        >>> print(*(f"{p:.1f}" for p in jnp.exp(log_prob(log_policy, jnp.array([1, 0])))))
+        0.5 0.9
+    """
+    (log_policy,), index = outcome_arrays(log_policy=log_policy), jnp.asarray(outcome)
+    if not jnp.issubdtype(index.dtype, jnp.integer):
+        raise TypeError(f"outcome must be an integer array, got {index.dtype} of shape {index.shape}")
+    try:
+        shape = jnp.broadcast_shapes(log_policy.shape[:-1], index.shape)
+    except ValueError:
+        raise ValueError(
+            f"batch axes do not broadcast: log_policy {log_policy.shape[:-1]}, outcome {index.shape}"
+        ) from None
+    known = (index >= 0) & (index < log_policy.shape[-1])
+    rows = jnp.broadcast_to(log_policy, (*shape, log_policy.shape[-1]))
+    taken = jnp.broadcast_to(jnp.where(known, index, 0), shape)[..., None]
+    return jnp.where(known, jnp.take_along_axis(rows, taken, axis=-1)[..., 0], jnp.nan)
+
+
+def sequence_log_prob(
+    log_prob: Float[Array, "*#batch tokens"], mask: Bool[Array, "*#batch tokens"]
+) -> Float[Array, "*batch"]:
+    """The log-probability of an answer made of tokens: Σ_t log pi(y_t | y_<t), over the tokens of the answer.
+
+    This is the sample of the losses in `rlrazor.objectives`.
+
+    Args:
+        log_prob: of each token, `[..., tokens]`.
+        mask: which tokens belong to the answer, `[..., tokens]`; the others, padding and prompt, do not count, whatever
+            their log-probability is.
+
+    Returns:
+        Log-probabilities, `[...]`; 0 for an answer without tokens.
+
+    Raises:
+        TypeError: `mask` is not boolean, or `log_prob` is not floating.
+        ValueError: token counts differ, or batch axes do not broadcast.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> token_log_prob = jnp.log(jnp.array([[0.5, 0.5, 0.1], [0.5, 0.1, 0.1]]))
+        >>> mask = jnp.array([[True, True, False], [True, False, False]])
+        >>> print(*(f"{p:.2f}" for p in jnp.exp(sequence_log_prob(token_log_prob, mask))))
+        0.25 0.50
+    """
+    log_prob, counts = floating_array("log_prob", log_prob), boolean_array("mask", mask)
+    if log_prob.ndim == 0 or log_prob.shape[-1:] != counts.shape[-1:]:
+        raise ValueError(f"log_prob {log_prob.shape} and mask {counts.shape} must have the same last axis, of tokens")
+    return jnp.where(counts, log_prob, 0.0).sum(-1)
 
 
 def inverse_cdf(

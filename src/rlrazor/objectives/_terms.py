@@ -1,22 +1,41 @@
 """What the exact objectives, the sampled losses and the advantages share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
 from rlrazor._numerics import mass_times
+from rlrazor.checks import boolean_array, sample_arrays
 
 Samples = Float[Array, "*#batch samples"]
 SampleRewards = Real[Array, "*#batch #samples"] | Bool[Array, "*#batch #samples"]
 Advantages = Float[Array, "*batch samples"]
+Mask = Bool[Array, "*#batch samples"] | None
 
 
 def at_least_two(name: str, count: int) -> None:
     """Raise if there are fewer: one sample has nothing to be compared with."""
     if not count >= 2:
         raise ValueError(f"{name} must be at least 2, got {count}")
+
+
+def counted_samples(
+    mask: Mask, per_row: Mapping[str, ArrayLike] | None = None, **arrays: ArrayLike
+) -> tuple[Callable[[Float[Array, "..."]], Float[Array, "..."]], tuple[Float[Array, "..."], ...]]:
+    """(The mean over the samples that count, the arrays with zeros for the others, then the numbers)."""
+    if mask is None:
+        return lambda terms: terms.mean(-1), sample_arrays(per_row, **arrays)
+    found = list(sample_arrays(per_row, **arrays, mask=boolean_array("mask", mask)))
+    counts = found.pop(len(arrays)) > 0
+
+    def mean(terms: Float[Array, "..."]) -> Float[Array, "..."]:
+        return jnp.where(counts, terms, 0.0).sum(-1) / jnp.maximum(counts.sum(-1, dtype=terms.dtype), 1)
+
+    aligned, numbers = found[: len(arrays)], found[len(arrays) :]
+    return mean, (*(jnp.where(counts, x, 0.0) for x in aligned), *numbers)
 
 
 def clipped(
