@@ -69,7 +69,7 @@ def refused(capsys, *args):
 def test_the_figures_are_in_the_order_of_the_argument():
     assert [name.partition("/")[0] for name in NAMES] == sorted(
         (name.partition("/")[0] for name in NAMES),
-        key=("geometry", "retaining", "razor", "generalization", "regularizers").index,
+        key=("geometry", "retaining", "razor", "generalization", "regularizers", "practice").index,
     )
     assert {SIMPLEX, "retaining/published", "razor/frontier", "razor/parity_law"} <= set(NAMES)
     assert len(set(NAMES)) == len(NAMES)
