@@ -23,6 +23,7 @@ def nap(configs, out):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     running.cores = lambda: 2
     processes._execute_group = nap
     sys.exit(command_line.main([*FIGURES, "--quick", "--out", sys.argv[1]]))

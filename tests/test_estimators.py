@@ -257,6 +257,11 @@ def test_a_loss_is_recognised_by_its_gradient(loss, data, says):
     assert set(match.cosines) == set(KNOWN)
 
 
+def test_whole_rewards_count_as_floating_ones():
+    whole, floating = (es.known_objectives(LOG_REF, reward)["-E[reward]"] for reward in (REWARD > 0, REWARD))
+    np.testing.assert_array_equal(slope(whole), slope(floating))
+
+
 def test_a_match_at_one_policy_that_is_none_at_another_is_none():
     def sometimes(log_policy):
         return jnp.sign(log_policy[0] - POLICIES[0, 0] + 1e-9) * rz.kl_divergence(log_policy, LOG_REF)

@@ -94,6 +94,17 @@ CORE = [
     "gradient_moments",
     "known_objectives",
     "best_match",
+    "automaton",
+    "tilt_tokens",
+    "expected_sum",
+    "sequence_kl",
+    "occupancy",
+    "states_of",
+    "answer_log_prob",
+    "sample_answers",
+    "all_answers",
+    "top_k",
+    "top_p",
     "forward_drift",
     "reverse_drift",
     "drifts",
@@ -111,6 +122,7 @@ CORE = [
 ]
 RECORDS = ["Tilt", "Frontier", "Projection", "Trajectory", "GaussianMixture", "Estimate", "Drifts"]
 RECORDS += ["FDivergence", "PreferencePairs", "Displacement", "Moments", "ControlVariate", "GradientMoments", "Match"]
+RECORDS += ["Automaton", "TokenTilt"]
 HEAVY = ["flax", "matplotlib", "diffrax", "optimistix", "equinox", "optax", "scipy"]
 
 IMPORT = f"""

@@ -28,7 +28,8 @@ def set_up() -> None:
     jax.config.update("jax_compilation_cache_dir", str(BUILD / "compiled" / platform.node()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     if parent := multiprocessing.parent_process():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a word; the parent has it
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a word; the parent has it
         threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
 
 

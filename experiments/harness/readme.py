@@ -59,7 +59,9 @@ def table(records: dict[str, dict[str, Any]], seconds: dict[str, dict[str, float
                          f"{took[0]} | {took[1]} |")  # fmt: skip
         lines.append("")
     totals = [sum(entry[size] for entry in seconds.values()) for size in ("published", "quick")]
-    lines.append(f"All of them: `make figures`, {totals[0]:.0f} s; `make smoke`, {totals[1]:.0f} s.")
+    lines.append(
+        f"They add up to {totals[0]:.0f} s and, of `make smoke`, {totals[1]:.0f} s: a figure runs on every core."
+    )
     return "\n".join(lines) + "\n"
 
 

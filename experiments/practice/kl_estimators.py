@@ -88,11 +88,9 @@ class Results(NamedTuple):
 
     def scores(self, against: dict[str, Spread], num_samples: int) -> Float[np.ndarray, "estimators points"]:
         """Sampled means less others, in exact standard errors, of the estimators that are right or near."""
-        scores = []
-        for name in ("k1", "k2", "k3"):
-            error = np.asarray(self.exact_at_points[name].deviation) / np.sqrt(num_samples)
-            scores.append(np.abs(self.sampled[name].mean - against[name].mean) / error)
-        return np.stack(scores)
+        exact, sampled = self.exact_at_points, self.sampled
+        errors = {name: exact[name].deviation / np.sqrt(num_samples) for name in ("k1", "k2", "k3")}
+        return np.stack([np.abs(sampled[k].mean - against[k].mean) / error for k, error in errors.items()])
 
     def crossing(self) -> tuple[float, float]:
         """The drift at which k3 gets noisier than k1, by standard deviations, and by χ² = 2 (KL + KL); NaN if never."""

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from experiments.harness import Caption, Claim, at_least, at_most, near, number
-from experiments.practice.loss_runs import NAMES, OPTIMA, PLACEMENTS, Config, Results
+from experiments.practice.loss_runs import Config, Results
 from experiments.practice.loss_runs import run as run
 from rlrazor.plotting import COLORS, key, panels, samples, theory
 
@@ -81,7 +81,7 @@ def claims(config: Config, results: Results) -> list[Claim]:
             "and at that under χ²/2: largest difference in probability.",
             source="f-regularised optima",
             expected=at_most(1e-9),
-            measured=max(results.apart(name, name) for name in OPTIMA),
+            measured=max(results.apart(name, name) for name in results.optima),
             control="k3 against the tilt",
             control_measured=results.apart("k3", "k2"),
         ),
@@ -122,22 +122,24 @@ def descended(results: Results, placement: str, estimator: str) -> tuple[str, st
 
 def draw_descends(ax: Axes, results: Results) -> None:
     """A table: estimator by placement."""
-    for row, estimator in enumerate(NAMES):
-        for column, placement in enumerate(PLACEMENTS):
+    for row, estimator in enumerate(LOOKS):
+        for column, placement in enumerate(results.gradients):
             words, color = descended(results, placement, estimator)
             ax.add_patch(
                 Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, alpha=0.35, edgecolor="black", lw=0.4)
             )
             ax.text(column, row, words, ha="center", va="center", fontsize=6.5)
-    ax.set(xlim=(-0.5, len(PLACEMENTS) - 0.5), ylim=(len(NAMES) - 0.5, -0.5), title="what a gradient step descends")
-    ax.set_xticks(range(len(PLACEMENTS)), [name.replace(" ", "\n") for name in PLACEMENTS])
-    ax.set_yticks(range(len(NAMES)), [LOOKS[name] for name in NAMES])
+    ax.set(
+        xlim=(-0.5, len(results.gradients) - 0.5), ylim=(len(LOOKS) - 0.5, -0.5), title="what a gradient step descends"
+    )
+    ax.set_xticks(range(len(results.gradients)), [name.replace(" ", "\n") for name in results.gradients])
+    ax.set_yticks(range(len(LOOKS)), LOOKS.values())
     ax.tick_params(length=0)
 
 
 def draw_ends(ax: Axes, config: Config, results: Results) -> None:
     """Drift at the end against the coefficient: closed forms as lines, trainings as points."""
-    for name in OPTIMA:
+    for name in results.optima:
         theory(ax, results.betas, results.curves[name], color=COLORS[name], label=LOOKS[name])
         samples(ax, config.betas, results.trained[name], color=COLORS[name])
     without = np.full(len(results.betas), results.unpenalised)
@@ -149,7 +151,7 @@ def draw_ends(ax: Axes, config: Config, results: Results) -> None:
 
 def draw_noise(ax: Axes, results: Results) -> None:
     """One sample's noise in the gradient, against the drift."""
-    for name in NAMES:
+    for name in LOOKS:
         theory(ax, results.drift, results.noise["as loss"][name], color=COLORS[name], label=f"{LOOKS[name]} as loss")
     theory(ax, results.drift, results.noise["in reward"]["k1"], color=COLORS["exact"], ls=":", label="$k_1$ in reward")
     ax.set(
@@ -161,7 +163,7 @@ def draw_noise(ax: Axes, results: Results) -> None:
 
 def draw_weights(ax: Axes, results: Results) -> None:
     """What multiplies the score of a sample, against its ratio."""
-    for name in NAMES:
+    for name in LOOKS:
         theory(ax, results.ratio, results.weights[name], color=COLORS[name])
         samples(ax, results.ratio[-1:], [results.rare[name]], color=COLORS[name], clip_on=False)
         label = f"{LOOKS[name]}: {number(results.rare[name])}"

@@ -88,6 +88,26 @@ def boolean_array(name: str, value: ArrayLike) -> Bool[Array, "..."]:
     return array
 
 
+def whole_as(dtype: Any, value: ArrayLike) -> Array:
+    """Integers and booleans, such as 0/1 rewards, as numbers of a dtype; anything else as it is.
+
+    Args:
+        dtype: floating.
+        value: an array or number.
+
+    Returns:
+        The array.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> whole_as(jnp.float32, jnp.array([True, False])).tolist()
+        [1.0, 0.0]
+    """
+    array = jnp.asarray(value)
+    whole = array.dtype == jnp.bool_ or jnp.issubdtype(array.dtype, jnp.integer)
+    return array.astype(dtype) if whole else array
+
+
 def outcome_arrays(
     per_row: Mapping[str, ArrayLike] | None = None, **arrays: ArrayLike
 ) -> tuple[Float[Array, "..."], ...]:
@@ -335,7 +355,7 @@ def check_reward(reward: ArrayLike, name: str = "reward") -> Float[Array, "..."]
         ...
         ValueError: reward must be finite or -inf, but entry (1,) is nan
     """
-    (reward,) = outcome_arrays(None, **{name: _whole_as(float, reward)})
+    (reward,) = outcome_arrays(None, **{name: whole_as(float, reward)})
     values = np.asarray(reward, dtype=np.float64)
     bad = np.isnan(values) | (values == np.inf)
     if bad.any():
@@ -377,7 +397,7 @@ def _aligned(
 ) -> tuple[Float[Array, "..."], ...]:
     """The arrays, which share their last axis, then the numbers with a last axis of one, all of one rank."""
     dtype = next((jnp.asarray(x).dtype for name, x in arrays.items() if name not in _MAY_BE_WHOLE), float)
-    cast = {name: _whole_as(dtype, x) if name in _MAY_BE_WHOLE else x for name, x in arrays.items()}
+    cast = {name: whole_as(dtype, x) if name in _MAY_BE_WHOLE else x for name, x in arrays.items()}
     given = {name: floating_array(name, value) for name, value in cast.items()}
     shared = axis == "sample" and "advantage" in given and given["advantage"].shape[-1:] in ((), (1,))
     if shared:
@@ -399,13 +419,6 @@ def _aligned(
         listed = ", ".join(f"{name} {shape}" for name, shape in batches.items())
         raise ValueError(f"batch axes do not broadcast: {listed}") from None
     return tuple(jnp.expand_dims(x, range(rank - x.ndim)) for x in (given | rows).values())
-
-
-def _whole_as(dtype: Any, value: ArrayLike) -> Array:
-    """Integers and booleans as numbers of the dtype; anything else as it is."""
-    array = jnp.asarray(value)
-    whole = array.dtype == jnp.bool_ or jnp.issubdtype(array.dtype, jnp.integer)
-    return array.astype(dtype) if whole else array
 
 
 def _normal(x: Float[Array, "..."]) -> Float[Array, "..."]:
