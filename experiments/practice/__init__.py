@@ -7,4 +7,5 @@ a line of training code optimises is a computation, not an opinion.
 FIGURES = (
     "kl_estimators",
     "kl_in_the_loss",
+    "sequences",
 )
