@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import __main__ as command_line
-from experiments.harness import arrays, chapters, config, readme
+from experiments.harness import arrays, chapters, config, names, readme
 
 NAMES = chapters.names()
 EVERY_FIGURE = pytest.mark.parametrize("name", NAMES)
@@ -247,6 +247,7 @@ def test_committed_figures_and_readme_belong_to_the_code(tmp_path):
     shutil.copy(readme.README, text)
     figures = shutil.copytree(chapters.FIGURES, tmp_path / "figures")
     assert not readme.update(figures, text, readme.saved_seconds(figures))
+    assert (chapters.FIGURES / "names.html").read_text() == names.page()
     for name in NAMES:
         assert all((chapters.FIGURES / f"{name}.{ending}").exists() for ending in ("png", "svg", "json"))
         assert (chapters.FIGURES / chapters.arrays_name(name)).with_suffix(".npz").exists()

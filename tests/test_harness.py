@@ -307,11 +307,13 @@ def test_a_record_with_a_config_that_cannot_be_is_one_line(toy, tmp_path, capsys
 def test_the_published_run_goes_to_figures_and_any_other_to_build(toy, tmp_path):
     assert command_line.main([NAME]) == 0
     published = tree(tmp_path / "figures")
-    assert set(published) == {"index.html"} | {f"geometry/toy.{e}" for e in ("png", "svg", "npz", "json", "run.json")}
+    assert set(published) == {"index.html", "names.html"} | {
+        f"geometry/toy.{e}" for e in ("png", "svg", "npz", "json", "run.json")
+    }
     assert command_line.main([NAME, "--rate", "0.4"]) == 0
     assert command_line.main([NAME, "--quick"]) == 0
     assert tree(tmp_path / "figures") == published
-    built = {"index.html"} | {f"toy.{e}" for e in ("png", "svg", "npz", "json", "run.json")}
+    built = {"index.html", "names.html"} | {f"toy.{e}" for e in ("png", "svg", "npz", "json", "run.json")}
     assert set(tree(tmp_path / "build/geometry/toy")) == built
     assert command_line.main([NAME, "--rate", "0.4", "--out", str(tmp_path / "mine")]) == 0
     assert set(tree(tmp_path / "mine")) == set(published)

@@ -9,23 +9,25 @@ from experiments.harness import claims, files
 from experiments.harness.chapters import chapter_module, command, load, names
 from experiments.harness.claims import number
 
-HEAD = """<!doctype html>
+STYLE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>rlrazor: figures and claims</title>
+<title>{title}</title>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-img { max-width: 100%; height: auto }
-pre, code { font: 14px/1.5 ui-monospace, monospace; background: #f4f4f4 }
-pre { padding: .5rem .8rem; overflow-x: auto }
-table { border-collapse: collapse; font-size: 14px; width: 100% }
-th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid #ddd }
-.yes { color: #1b7837 } .no { color: #b2182b; font-weight: 600 } .small { color: #666; font-size: 14px }
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
+img {{ max-width: 100%; height: auto }}
+pre, code {{ font: 14px/1.5 ui-monospace, monospace; background: #f4f4f4 }}
+pre {{ padding: .5rem .8rem; overflow-x: auto }}
+table {{ border-collapse: collapse; font-size: 14px; width: 100% }}
+th, td {{ text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid #ddd }}
+.yes {{ color: #1b7837 }} .no {{ color: #b2182b; font-weight: 600 }} .small {{ color: #666; font-size: 14px }}
 </style>
-<h1>rlrazor: figures and claims</h1>
+"""
+HEAD = f"""{STYLE.format(title="rlrazor: figures and claims")}<h1>rlrazor: figures and claims</h1>
 <p>Every number is computed by the command beside its figure. A claim holds where its measured value lies in the
-expected range; its control is a condition under which the same test must fail.</p>
+expected range; its control is a condition under which the same test must fail. What TRL, verl and the RLHF book call
+all this: <a href="names.html">which KL is this?</a></p>
 """
 
 

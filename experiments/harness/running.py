@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 
 import rlrazor
-from experiments.harness import arrays, files, pictures
+from experiments.harness import arrays, files, names, pictures
 from experiments.harness.chapters import BUILD, FIGURES, ROOT, arrays_name, load, recorded_config
 from experiments.harness.config import UserError, as_json, check_config, departures
 from experiments.harness.gallery import gallery
@@ -113,9 +113,9 @@ def save(stem: Path, written: dict[Path, bytes], record: dict[str, Any], went: d
 
 
 def refresh_gallery(folder: Path, name: str) -> None:
-    """Write the gallery of the folder that holds a figure's, or of the figure's own if it has one."""
+    """Write the site of the folder that holds a figure's, or of the figure's own if it has one."""
     root = folder if folder.name == Path(name).name else folder.parent
-    files.write_set({root / "index.html": gallery(root).encode()})
+    files.write_set({root / "index.html": gallery(root).encode(), root / "names.html": names.page().encode()})
 
 
 def circumstances() -> dict[str, Any]:
