@@ -8,4 +8,5 @@ FIGURES = (
     "kl_estimators",
     "kl_in_the_loss",
     "sequences",
+    "length_bias",
 )
