@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.harness import Caption, Claim, at_least, at_most, near, number
+from experiments.harness import Caption, Claim, at_least, at_most, number
 from experiments.practice.length_runs import Config, Results
 from experiments.practice.length_runs import run as run
 from rlrazor.methods import DR_GRPO, GRPO

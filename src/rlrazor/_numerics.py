@@ -196,6 +196,20 @@ def log_normalize(log_w: Elementwise) -> Elementwise:
     return jnp.where(empty, -jnp.inf, jax.nn.log_softmax(jnp.where(empty, 0.0, log_w)))
 
 
+def gap_to_top(x: Elementwise, counted: Elementwise) -> tuple[Elementwise, Elementwise]:
+    """(The largest counted x, or 0, over the last axis, kept; what each lacks of it, 0 where it does not count).
+
+    The gap is exactly 0 somewhere. top - x is not, where XLA computes x once more for the maximum, and rounds otherwise.
+    """
+    allowed = jax.lax.stop_gradient(jnp.where(counted, x, -jnp.inf))
+    top = jnp.max(allowed, axis=-1, keepdims=True)
+    top = jnp.where(top == -jnp.inf, 0.0, top)
+    first = jnp.arange(x.shape[-1]) == jnp.argmax(allowed, axis=-1)[..., None]
+    shown = jnp.where(counted, x, top)
+    gap = jnp.where(first | (shown > top), jax.lax.stop_gradient(shown), top) - shown
+    return top, jnp.where(counted, gap, 0.0)
+
+
 def increasing_root(function: Callable[[Scalar, Any], Scalar], low: Scalar, high: Scalar, given: Any) -> Scalar:
     """The root in [low, high] of a function that increases there, to the last bit, with its implicit derivatives."""
     import optimistix

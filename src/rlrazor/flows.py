@@ -13,7 +13,16 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from rlrazor._numerics import expectation, expm1_ratio, log1p_ratio, log_blend, log_mix, log_normalize, reciprocal
+from rlrazor._numerics import (
+    expectation,
+    expm1_ratio,
+    gap_to_top,
+    log1p_ratio,
+    log_blend,
+    log_mix,
+    log_normalize,
+    reciprocal,
+)
 from rlrazor._trees import rows_by_name
 from rlrazor._types import LogProbs, Number, Params, Policy, Rewards
 from rlrazor.checks import boolean_array, floating_array, nonnegative, outcome_arrays
@@ -179,10 +188,11 @@ def _success_gradient_path(
     inside, possible = success > 0, log_init > -jnp.inf
     correct, wrong = inside & possible, ~inside & possible
     num_wrong = wrong.sum().astype(log_init.dtype)
-    top = jnp.max(jnp.where(correct, log_init, -jnp.inf))
+    top, gap = jnp.max(jnp.where(correct, log_init, -jnp.inf)), gap_to_top(log_init, correct)[1]
     moves = jnp.any(correct) & jnp.any(wrong)
     between = moves & (progress > 0) & (progress < 1)
-    share = jnp.where(correct, jnp.exp(jnp.where(correct, log_init - jnp.where(correct, top, 0.0), 0.0)), 0.0)
+    rise = jnp.where(moves, top, 0.0)
+    share = jnp.where(correct, jnp.exp(jax.lax.stop_gradient(rise) - rise - gap), 0.0)
     log_wrong = jnp.where(wrong, log_init, 0.0)
     grown = -jnp.log1p(-jnp.where(between, progress, 0.5) * share)
     gained = jnp.where(moves, grown.sum(), 1.0)

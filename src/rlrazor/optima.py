@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from rlrazor._numerics import (
     Elementwise,
     expm1_ratio,
+    gap_to_top,
     increasing_root,
     log1p_ratio,
     log_normalize,
@@ -153,8 +154,7 @@ def _regularized_optimum(
     """One row. The unknown is the log-ratio x of the best outcomes, in [0, -log ref(best)]: it lasts for any beta."""
     possible = (log_ref > -jnp.inf) & (reward > -jnp.inf)
     log_ref = log_normalize(jnp.where(possible, log_ref, -jnp.inf))
-    top = jax.lax.stop_gradient(jnp.max(jnp.where(possible, reward, -jnp.inf)))
-    gap = jnp.where(possible, top - jnp.where(possible, reward, top), 0.0)
+    _, gap = gap_to_top(reward, possible)
     best = possible & (gap == 0)
     at_zero, at_inf = beta == 0, jnp.isinf(beta)
     cost = jnp.where(at_zero, 0.0, gap * reciprocal(jnp.where(at_zero, 1.0, beta)))
@@ -237,9 +237,8 @@ def _ppo_ptx_optimum(
     """One row. The unknown is v with sinh v = (L - best reward) / beta, in [log E_ref e^-cost, gamma / beta]."""
     wanted = (log_pretrain > -jnp.inf) & (gamma > 0)
     possible = (log_ref > -jnp.inf) & (reward > -jnp.inf)
-    top = jax.lax.stop_gradient(jnp.max(jnp.where(possible, reward, -jnp.inf)))
     strength, log_weight = reciprocal(beta), jnp.log(jnp.where(gamma > 0, gamma, 1.0)) - jnp.log(beta)
-    cost = jnp.where(possible, top - jnp.where(possible, reward, top), 0.0) * strength
+    cost = gap_to_top(reward, possible)[1] * strength
     log_base = jnp.where(possible, jnp.where(possible, log_ref, 0.0) - cost, -jnp.inf)
     log_share = jnp.where(wanted, jnp.where(wanted, log_pretrain, 0.0) + log_weight, -jnp.inf)
 

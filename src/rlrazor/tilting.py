@@ -14,7 +14,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rlrazor._numerics import expectation, expm1_tail, increasing_root, log_normalize, log_sum, reciprocal
+from rlrazor._numerics import (
+    expectation,
+    expm1_tail,
+    gap_to_top,
+    increasing_root,
+    log_normalize,
+    log_sum,
+    reciprocal,
+)
 from rlrazor._types import LogProbs, Number, PerRow, Policy, Rewards, Scalar
 from rlrazor.checks import boolean_array, floating_array, nonnegative, outcome_arrays
 from rlrazor.divergences import cross_entropy, kl_divergence
@@ -159,10 +167,7 @@ def _tilted_weights(
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """(log(ref exp(strength (reward - top))), top), with top the best possible reward; strength may be inf."""
     support = (log_ref > -jnp.inf) & (reward > -jnp.inf)
-    allowed = jnp.where(support, reward, -jnp.inf)
-    top = jax.lax.stop_gradient(jnp.max(allowed, axis=-1, keepdims=True))
-    top = jnp.where(top == -jnp.inf, 0.0, top)
-    gap = top - jnp.where(support, reward, top)
+    top, gap = gap_to_top(reward, support)
     endless = jnp.isinf(strength)
     cost = jnp.where(endless, jnp.where(gap > 0, jnp.inf, 0.0), jnp.where(endless, 0.0, strength) * gap)
     return jnp.where(support, jnp.where(support, log_ref, 0.0) - cost, -jnp.inf), top
