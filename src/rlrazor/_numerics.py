@@ -199,7 +199,7 @@ def log_normalize(log_w: Elementwise) -> Elementwise:
 def gap_to_top(x: Elementwise, counted: Elementwise) -> tuple[Elementwise, Elementwise]:
     """(The largest counted x, or 0, over the last axis, kept; what each lacks of it, 0 where it does not count).
 
-    The gap is exactly 0 somewhere. top - x is not, where XLA computes x once more for the maximum, and rounds otherwise.
+    The gap is exactly 0 somewhere; top - x is not where XLA computes x again for the maximum, and rounds otherwise.
     """
     allowed = jax.lax.stop_gradient(jnp.where(counted, x, -jnp.inf))
     top = jnp.max(allowed, axis=-1, keepdims=True)
