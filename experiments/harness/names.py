@@ -84,12 +84,7 @@ KL = (
 )
 OTHERS = (
     Row(
-        "grpo_advantage",
-        "(r − mean) / std of the group",
-        "a group's",
-        "",
-        "scale_rewards='group'",
-        "norm_adv_by_std_in_grpo: true",
+        "grpo_advantage", "(r − mean) / std", "a group's", "", "scale_rewards='group'", "norm_adv_by_std_in_grpo: true"
     ),
     Row("dr_grpo_advantage", "r − mean", "a group's", "", "scale_rewards='none'", "norm_adv_by_std_in_grpo: false"),
     Row(

@@ -23,7 +23,7 @@ from matplotlib.ticker import NullLocator
 import rlrazor as rz
 from experiments.harness import Caption, Claim, at_most, bounded, checked_run, near, number
 from rlrazor.forgetting import value_at_crossing
-from rlrazor.plotting import COLORS, key, note, panels, samples, theory
+from rlrazor.plotting import COLORS, ESTIMATOR_COLORS, key, note, panels, samples, theory
 
 NAMES = ("k1", "k2", "k3", "k3 turned")
 WORDS = {
@@ -248,9 +248,17 @@ def draw_means(ax: Axes, results: Results) -> None:
     """Means over the KL: exact and sampled."""
     for name in NAMES:
         dashes = "--" if name == "k3" else "-"  # k1 lies below it
-        theory(ax, results.where.drift, results.exact[name].mean / results.where.drift, color=COLORS[name], ls=dashes)
-        samples(ax, results.points.drift, results.sampled[name].mean / results.points.drift, color=COLORS[name])
-        key(ax, WORDS[name], color=COLORS[name], linestyle=dashes)
+        theory(
+            ax,
+            results.where.drift,
+            results.exact[name].mean / results.where.drift,
+            color=ESTIMATOR_COLORS[name],
+            ls=dashes,
+        )
+        samples(
+            ax, results.points.drift, results.sampled[name].mean / results.points.drift, color=ESTIMATOR_COLORS[name]
+        )
+        key(ax, WORDS[name], color=ESTIMATOR_COLORS[name], linestyle=dashes)
     ax.set(yscale="log", ylabel="mean / KL", title="what they estimate")
     ax.yaxis.set_minor_locator(NullLocator())
     ax.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
@@ -260,8 +268,15 @@ def draw_means(ax: Axes, results: Results) -> None:
 def draw_deviations(ax: Axes, results: Results) -> None:
     """Standard deviations over the KL: exact and sampled, and the least that a control variate leaves."""
     for name in ("k1", "k2", "k3"):
-        theory(ax, results.where.drift, results.exact[name].deviation / results.where.drift, color=COLORS[name])
-        samples(ax, results.points.drift, results.sampled[name].deviation / results.points.drift, color=COLORS[name])
+        theory(
+            ax, results.where.drift, results.exact[name].deviation / results.where.drift, color=ESTIMATOR_COLORS[name]
+        )
+        samples(
+            ax,
+            results.points.drift,
+            results.sampled[name].deviation / results.points.drift,
+            color=ESTIMATOR_COLORS[name],
+        )
     best = results.exact[BEST].deviation / results.where.drift
     theory(ax, results.where.drift, best, color=COLORS["exact"], linestyle=":", label="best coefficient")
     ax.legend(loc="lower left")
@@ -277,9 +292,13 @@ def draw_coefficient(ax: Axes, results: Results) -> None:
     """The coefficient of the control variate that leaves the least variance."""
     theory(ax, results.where.drift, results.where.coefficient, color=COLORS["exact"], linestyle=":")
     for name, at, side in (("k1", 0, "top"), ("k3", -1, "bottom")):
-        ax.axhline(at, color=COLORS[name], linewidth=0.8)
+        ax.axhline(at, color=ESTIMATOR_COLORS[name], linewidth=0.8)
         note(
-            ax, f"${name[0]}_{name[1]}$", (float(results.where.drift[0]), 0.98 * at - 0.01), va=side, color=COLORS[name]
+            ax,
+            f"${name[0]}_{name[1]}$",
+            (float(results.where.drift[0]), 0.98 * at - 0.01),
+            va=side,
+            color=ESTIMATOR_COLORS[name],
         )
     ax.set(ylabel=r"$c$ in $k_1-c\,(\pi_0/\pi-1)$", title="best control variate")
 

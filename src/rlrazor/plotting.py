@@ -25,9 +25,11 @@ COLORS = {
     "ref": "#8c8c8c",
     "exact": "#3b3b3b",
     "measured": "#b07aa1",
-    "k1": "#e0a030",  # estimators of KL(policy || ref); k2 and k3 as the divergence that they descend as losses
-    "k2": "#1f6fb4",
-    "k3": "#d1495b",
+}
+ESTIMATOR_COLORS = {  # of KL(policy || ref); k2 and k3 as the divergence that they descend as losses
+    "k1": "#e0a030",
+    "k2": COLORS["reverse KL"],
+    "k3": COLORS["forward KL"],
     "k3 turned": "#6a994e",
 }
 
