@@ -1,9 +1,8 @@
 """Which estimator of the KL from the reference should be logged, and up to which drift?
 
-Schulman's k1, k2, k3 on samples of the policy: k1 and k3 are right on average, k2 only near the reference. k3 is the
-quiet one there, because it is k1 with a control variate whose best coefficient is -1 there. That coefficient is
--(KL(π‖ref) + KL(ref‖π)) / χ²(ref‖π): it shrinks as the policy drifts, and k3 is noisier than k1 where χ²(ref‖π) exceeds
-twice the sum. With ref/π mistaken for π/ref, k3 estimates χ²(π‖ref) - KL(π‖ref).
+k1 and k3 are right on average, k2 only near the reference. k3 is the quiet one there: it is k1 with a control variate
+whose best coefficient, -(KL(π‖ref) + KL(ref‖π)) / χ²(ref‖π), is -1 there. That shrinks with drift, and k3 is noisier
+than k1 where χ²(ref‖π) exceeds twice the sum. With the log-ratio's sign turned k3 estimates χ²(π‖ref) - KL(π‖ref).
 
 Threads that ask: natolambert/rlhf-book issue 489, trl issues 1161 and 4967. About 6 seconds on two cores.
 """
@@ -23,7 +22,7 @@ from matplotlib.ticker import NullLocator
 import rlrazor as rz
 from experiments.harness import Caption, Claim, at_most, bounded, checked_run, near, number
 from rlrazor.forgetting import value_at_crossing
-from rlrazor.plotting import COLORS, ESTIMATOR_COLORS, key, note, panels, samples, theory
+from rlrazor.plotting import COLORS, K_COLORS, key, note, panels, samples, theory
 
 NAMES = ("k1", "k2", "k3", "k3 turned")
 WORDS = {
@@ -166,11 +165,10 @@ def estimate(
 
 def claims(config: Config, results: Results) -> list[Claim]:
     """Which estimators are right, which is quiet, and where that ends."""
-    exact, where = results.exact, results.where
+    exact, where, points = results.exact, results.where, results.exact_at_points
     last, first = (f"at a drift of {where.drift[i]:.3g} nats" for i in (-1, 0))
     off = {name: np.abs(exact[name].mean / where.drift - 1) for name in NAMES}
-    swapped = {"k1": "k2", "k2": "k1", "k3": "k2"}
-    others = {name: results.exact_at_points[swapped[name]] for name in swapped}
+    others = {name: points[other] for name, other in (("k1", "k2"), ("k2", "k1"), ("k3", "k2"))}
     by_deviation, by_chi2 = results.crossing()
     turned, difference = exact["k3 turned"].mean, where.chi2 - where.drift
     return [
@@ -189,7 +187,7 @@ def claims(config: Config, results: Results) -> list[Claim]:
             f"k2 and k3 in standard errors, at {config.num_points} drifts.",
             source="Monte Carlo",
             expected=at_most(4),
-            measured=results.scores(results.exact_at_points, config.num_samples).max(),
+            measured=results.scores(points, config.num_samples).max(),
             control="the exact mean of another estimator",
             control_measured=results.scores(others, config.num_samples).max(),
         ),
@@ -248,17 +246,9 @@ def draw_means(ax: Axes, results: Results) -> None:
     """Means over the KL: exact and sampled."""
     for name in NAMES:
         dashes = "--" if name == "k3" else "-"  # k1 lies below it
-        theory(
-            ax,
-            results.where.drift,
-            results.exact[name].mean / results.where.drift,
-            color=ESTIMATOR_COLORS[name],
-            ls=dashes,
-        )
-        samples(
-            ax, results.points.drift, results.sampled[name].mean / results.points.drift, color=ESTIMATOR_COLORS[name]
-        )
-        key(ax, WORDS[name], color=ESTIMATOR_COLORS[name], linestyle=dashes)
+        theory(ax, results.where.drift, results.exact[name].mean / results.where.drift, color=K_COLORS[name], ls=dashes)
+        samples(ax, results.points.drift, results.sampled[name].mean / results.points.drift, color=K_COLORS[name])
+        key(ax, WORDS[name], color=K_COLORS[name], linestyle=dashes)
     ax.set(yscale="log", ylabel="mean / KL", title="what they estimate")
     ax.yaxis.set_minor_locator(NullLocator())
     ax.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
@@ -268,23 +258,15 @@ def draw_means(ax: Axes, results: Results) -> None:
 def draw_deviations(ax: Axes, results: Results) -> None:
     """Standard deviations over the KL: exact and sampled, and the least that a control variate leaves."""
     for name in ("k1", "k2", "k3"):
-        theory(
-            ax, results.where.drift, results.exact[name].deviation / results.where.drift, color=ESTIMATOR_COLORS[name]
-        )
-        samples(
-            ax,
-            results.points.drift,
-            results.sampled[name].deviation / results.points.drift,
-            color=ESTIMATOR_COLORS[name],
-        )
-    best = results.exact[BEST].deviation / results.where.drift
-    theory(ax, results.where.drift, best, color=COLORS["exact"], linestyle=":", label="best coefficient")
+        theory(ax, results.where.drift, results.exact[name].deviation / results.where.drift, color=K_COLORS[name])
+        samples(ax, results.points.drift, results.sampled[name].deviation / results.points.drift, color=K_COLORS[name])
+    best: Any = {"color": COLORS["exact"], "linestyle": ":", "label": "best coefficient"}
+    theory(ax, results.where.drift, results.exact[BEST].deviation / results.where.drift, **best)
     ax.legend(loc="lower left")
-    border, _ = results.crossing()
-    if np.isfinite(border):
-        ax.axvline(border, color=COLORS["ref"], linewidth=0.6)
-        at: Any = {"xycoords": ("data", "axes fraction"), "ha": "right", "va": "top"}
-        note(ax, f"$k_3$ noisier \nbeyond {border:.2f} ", (border, 0.97), **at)
+    border, _ = results.crossing()  # NaN draws nothing
+    ax.axvline(border, color=COLORS["ref"], linewidth=0.6)
+    at: Any = {"xycoords": ("data", "axes fraction"), "ha": "right", "va": "top"}
+    note(ax, f"$k_3$ noisier \nbeyond {border:.2f} ", (border, 0.97), **at)
     ax.set(yscale="log", ylabel="standard deviation / KL", title="one sample's noise")
 
 
@@ -292,13 +274,13 @@ def draw_coefficient(ax: Axes, results: Results) -> None:
     """The coefficient of the control variate that leaves the least variance."""
     theory(ax, results.where.drift, results.where.coefficient, color=COLORS["exact"], linestyle=":")
     for name, at, side in (("k1", 0, "top"), ("k3", -1, "bottom")):
-        ax.axhline(at, color=ESTIMATOR_COLORS[name], linewidth=0.8)
+        ax.axhline(at, color=K_COLORS[name], linewidth=0.8)
         note(
             ax,
             f"${name[0]}_{name[1]}$",
             (float(results.where.drift[0]), 0.98 * at - 0.01),
             va=side,
-            color=ESTIMATOR_COLORS[name],
+            color=K_COLORS[name],
         )
     ax.set(ylabel=r"$c$ in $k_1-c\,(\pi_0/\pi-1)$", title="best control variate")
 

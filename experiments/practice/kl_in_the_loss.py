@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from experiments.harness import Caption, Claim, at_least, at_most, near, number
 from experiments.practice.loss_runs import Config, Results
 from experiments.practice.loss_runs import run as run
-from rlrazor.plotting import COLORS, ESTIMATOR_COLORS, key, panels, samples, theory
+from rlrazor.plotting import COLORS, K_COLORS, key, panels, samples, theory
 
 LOOKS = {"k1": "$k_1$", "k2": "$k_2$", "k3": "$k_3$", "k3 turned": "$k_3$ turned"}
 SHORT = {
@@ -111,11 +111,9 @@ def plot(config: Config, results: Results) -> Figure:
 def descended(results: Results, placement: str, estimator: str) -> tuple[str, str]:
     """What a placement descends, in symbols, and its color."""
     if results.size(placement, estimator) < 1e-12:
-        return "nothing", ESTIMATOR_COLORS["k1"]
+        return "nothing", K_COLORS["k1"]
     for name, color in zip(
-        results.known,
-        (ESTIMATOR_COLORS["k2"], ESTIMATOR_COLORS["k3"], ESTIMATOR_COLORS["k3 turned"], COLORS["ref"]),
-        strict=True,
+        results.known, (K_COLORS["k2"], K_COLORS["k3"], K_COLORS["k3 turned"], COLORS["ref"]), strict=True
     ):
         if results.cosine(placement, estimator, name) > 1 - 1e-9:
             return SHORT[name], color
@@ -142,10 +140,10 @@ def draw_descends(ax: Axes, results: Results) -> None:
 def draw_ends(ax: Axes, config: Config, results: Results) -> None:
     """Drift at the end against the coefficient: closed forms as lines, trainings as points."""
     for name in results.optima:
-        theory(ax, results.betas, results.curves[name], color=ESTIMATOR_COLORS[name], label=LOOKS[name])
-        samples(ax, config.betas, results.trained[name], color=ESTIMATOR_COLORS[name])
+        theory(ax, results.betas, results.curves[name], color=K_COLORS[name], label=LOOKS[name])
+        samples(ax, config.betas, results.trained[name], color=K_COLORS[name])
     without = np.full(len(results.betas), results.unpenalised)
-    theory(ax, results.betas, without, color=ESTIMATOR_COLORS["k1"], linestyle="--", label=f"{LOOKS['k1']}: no penalty")
+    theory(ax, results.betas, without, color=K_COLORS["k1"], linestyle="--", label=f"{LOOKS['k1']}: no penalty")
     ax.set(xscale="log", yscale="log", xlabel=r"coefficient $\beta$", ylabel=r"drift KL$(\pi\Vert\pi_0)$ (nats)")
     ax.set(title="where training with it as a loss ends")
     ax.legend(loc="lower left")
@@ -154,13 +152,7 @@ def draw_ends(ax: Axes, config: Config, results: Results) -> None:
 def draw_noise(ax: Axes, results: Results) -> None:
     """One sample's noise in the gradient, against the drift."""
     for name in LOOKS:
-        theory(
-            ax,
-            results.drift,
-            results.noise["as loss"][name],
-            color=ESTIMATOR_COLORS[name],
-            label=f"{LOOKS[name]} as loss",
-        )
+        theory(ax, results.drift, results.noise["as loss"][name], color=K_COLORS[name], label=f"{LOOKS[name]} as loss")
     theory(ax, results.drift, results.noise["in reward"]["k1"], color=COLORS["exact"], ls=":", label="$k_1$ in reward")
     ax.set(
         xscale="log", yscale="log", xlabel=r"drift KL$(\pi\Vert\pi_0)$ (nats)",
@@ -172,10 +164,10 @@ def draw_noise(ax: Axes, results: Results) -> None:
 def draw_weights(ax: Axes, results: Results) -> None:
     """What multiplies the score of a sample, against its ratio."""
     for name in LOOKS:
-        theory(ax, results.ratio, results.weights[name], color=ESTIMATOR_COLORS[name])
-        samples(ax, results.ratio[-1:], [results.rare[name]], color=ESTIMATOR_COLORS[name], clip_on=False)
+        theory(ax, results.ratio, results.weights[name], color=K_COLORS[name])
+        samples(ax, results.ratio[-1:], [results.rare[name]], color=K_COLORS[name], clip_on=False)
         label = f"{LOOKS[name]}: {number(results.rare[name])}"
-        key(ax, label, color=ESTIMATOR_COLORS[name], marker="o")
+        key(ax, label, color=K_COLORS[name], marker="o")
     ax.set(
         xscale="log", xlabel=r"$\pi(y)/\pi_0(y)$ of a sampled answer", ylabel=r"weight on $\nabla\log\pi(y)$, as loss",
         title="one sample's pull",

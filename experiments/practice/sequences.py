@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from experiments.harness import Caption, Claim, at_least, at_most, number
 from experiments.practice.sequence_runs import Config, Results
 from experiments.practice.sequence_runs import run as run
-from rlrazor.plotting import COLORS, ESTIMATOR_COLORS, panels, samples, theory
+from rlrazor.plotting import COLORS, K_COLORS, panels, samples, theory
 
 
 def claims(config: Config, results: Results) -> list[Claim]:
@@ -136,10 +136,10 @@ def draw_missing(ax: Axes, results: Results) -> None:
     lines = [("k2", False, "-", r"$k_2$, of KL$(\pi\Vert\pi_0)$"), ("k3", False, "-", r"$k_3$, of KL$(\pi\Vert\pi_0)$"),
              ("k3", True, "--", r"$k_3$, of KL$(\pi_0\Vert\pi)$")]  # fmt: skip
     for name, back, style, label in lines:
-        theory(ax, drift, results.missing(name, back=back), color=ESTIMATOR_COLORS[name], linestyle=style, label=label)
+        theory(ax, drift, results.missing(name, back=back), color=K_COLORS[name], linestyle=style, label=label)
         nowhere = results.missing(name, back=back, stateless=True)
         if name == "k2" or back:
-            samples(ax, drift, nowhere, color=ESTIMATOR_COLORS[name], marker="_", markersize=6)
+            samples(ax, drift, nowhere, color=K_COLORS[name], marker="_", markersize=6)
     ax.set(xscale="log", xlabel=r"drift KL$(\pi\Vert\pi_0)$ of answers (nats)", ylabel="missing share of the gradient")
     ax.set_title("losses of tokens")
     ax.legend(loc="upper left")

@@ -26,7 +26,7 @@ COLORS = {
     "exact": "#3b3b3b",
     "measured": "#b07aa1",
 }
-ESTIMATOR_COLORS = {  # of KL(policy || ref); k2 and k3 as the divergence that they descend as losses
+K_COLORS = {  # of KL(policy || ref); k2 and k3 as the divergence that they descend as losses
     "k1": "#e0a030",
     "k2": COLORS["reverse KL"],
     "k3": COLORS["forward KL"],
