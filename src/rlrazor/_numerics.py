@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Float, Key
+from jaxtyping import Array, Bool, DTypeLike, Float, Key
 
 Elementwise = Float[Array, "..."]
 Scalar = Float[Array, ""]
@@ -196,7 +196,7 @@ def log_normalize(log_w: Elementwise) -> Elementwise:
     return jnp.where(empty, -jnp.inf, jax.nn.log_softmax(jnp.where(empty, 0.0, log_w)))
 
 
-def gap_to_top(x: Elementwise, counted: Elementwise) -> tuple[Elementwise, Elementwise]:
+def gap_to_top(x: Elementwise, counted: Bool[Array, "..."]) -> tuple[Elementwise, Elementwise]:
     """(The largest counted x, or 0, over the last axis, kept; what each lacks of it, 0 where it does not count).
 
     The gap is exactly 0 somewhere; top - x is not where XLA computes x again for the maximum, and rounds otherwise.
@@ -204,7 +204,7 @@ def gap_to_top(x: Elementwise, counted: Elementwise) -> tuple[Elementwise, Eleme
     allowed = jax.lax.stop_gradient(jnp.where(counted, x, -jnp.inf))
     top = jnp.max(allowed, axis=-1, keepdims=True)
     top = jnp.where(top == -jnp.inf, 0.0, top)
-    first = jnp.arange(x.shape[-1]) == jnp.argmax(allowed, axis=-1)[..., None]
+    first = jax.nn.one_hot(jnp.argmax(allowed, axis=-1), allowed.shape[-1], dtype=bool)
     shown = jnp.where(counted, x, top)
     gap = jnp.where(first | (shown > top), jax.lax.stop_gradient(shown), top) - shown
     return top, jnp.where(counted, gap, 0.0)
