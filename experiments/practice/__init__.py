@@ -9,4 +9,5 @@ FIGURES = (
     "kl_in_the_loss",
     "sequences",
     "length_bias",
+    "reward_frontier",
 )
