@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 _MAY_BE_WHOLE = ("reward", "advantage", "length", "length_chosen", "mask")
 
@@ -85,6 +85,32 @@ def boolean_array(name: str, value: ArrayLike) -> Bool[Array, "..."]:
     array = jnp.asarray(value)
     if array.dtype != jnp.bool_:
         raise TypeError(f"{name} must be a boolean array, got {array.dtype} of shape {array.shape}")
+    return array
+
+
+def integer_array(name: str, value: ArrayLike) -> Int[Array, "..."]:
+    """`value` as an array, if its dtype is one of integers.
+
+    Args:
+        name: what the error should call it.
+        value: an array or number, such as token ids.
+
+    Returns:
+        The array.
+
+    Raises:
+        TypeError: not of an integer dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> integer_array("tokens", jnp.zeros(2, jnp.float32))
+        Traceback (most recent call last):
+        ...
+        TypeError: tokens must be an integer array, got float32 of shape (2,)
+    """
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{name} must be an integer array, got {array.dtype} of shape {array.shape}")
     return array
 
 

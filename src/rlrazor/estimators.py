@@ -425,9 +425,8 @@ def _drawn(
     log_policy: Float[Array, " outcomes"], behavior: LogProbs | None, group_size: int
 ) -> tuple[Int[Array, "groups samples"], Float[Array, " groups"]]:
     """Every multiset of samples, and its log-probability; in those that cannot be drawn others stand in."""
-    log_behavior = log_policy
-    if behavior is not None:
-        log_policy, log_behavior = outcome_arrays(log_policy=log_policy, behavior=behavior)
+    behavior = log_policy if behavior is None else behavior
+    log_policy, log_behavior = outcome_arrays(log_policy=log_policy, behavior=behavior)
     if log_policy.ndim != 1 or log_behavior.ndim != 1:
         raise ValueError(f"log_policy and behavior must be [outcomes], got {log_policy.shape}, {log_behavior.shape}")
     groups, log_orders = _multisets(log_policy.shape[0], group_size)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from rlrazor.checks import boolean_array, floating_array, outcome_arrays
+from rlrazor.checks import boolean_array, floating_array, integer_array, outcome_arrays
 
 
 def softmax_policy(logits: Float[Array, "*batch outcomes"]) -> Float[Array, "*batch outcomes"]:
@@ -84,10 +84,7 @@ def point_mass(
         >>> point_mass(jnp.array([2, 0]), 3).tolist()
         [[-inf, -inf, 0.0], [0.0, -inf, -inf]]
     """
-    index = jnp.asarray(outcome)
-    if not jnp.issubdtype(index.dtype, jnp.integer):
-        raise TypeError(f"outcome must be an integer array, got {index.dtype} of shape {index.shape}")
-    return jnp.log(jax.nn.one_hot(index, num_outcomes, dtype=dtype))
+    return jnp.log(jax.nn.one_hot(integer_array("outcome", outcome), num_outcomes, dtype=dtype))
 
 
 def log_prob(log_policy: Float[Array, "*#batch outcomes"], outcome: Int[Array, "*#batch"]) -> Float[Array, "*batch"]:
@@ -111,9 +108,7 @@ def log_prob(log_policy: Float[Array, "*#batch outcomes"], outcome: Int[Array, "
         >>> print(*(f"{p:.1f}" for p in jnp.exp(log_prob(log_policy, jnp.array([1, 0])))))
         0.5 0.9
     """
-    (log_policy,), index = outcome_arrays(log_policy=log_policy), jnp.asarray(outcome)
-    if not jnp.issubdtype(index.dtype, jnp.integer):
-        raise TypeError(f"outcome must be an integer array, got {index.dtype} of shape {index.shape}")
+    (log_policy,), index = outcome_arrays(log_policy=log_policy), integer_array("outcome", outcome)
     try:
         shape = jnp.broadcast_shapes(log_policy.shape[:-1], index.shape)
     except ValueError:

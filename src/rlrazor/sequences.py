@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from rlrazor._numerics import log_normalize, log_sum, mass_times
 from rlrazor._types import Number, Scalar
-from rlrazor.checks import boolean_array, floating_array, outcome_arrays, positive, whole_as
+from rlrazor.checks import boolean_array, floating_array, integer_array, outcome_arrays, positive, whole_as
 from rlrazor.divergences import kl_divergence
 from rlrazor.policies import inverse_cdf
 
@@ -81,9 +81,7 @@ def automaton(
         >>> world.next_state.tolist()
         [[0, 1], [1, 1]]
     """
-    table = np.asarray(next_state)
-    if not np.issubdtype(table.dtype, np.integer):
-        raise TypeError(f"next_state must be an integer array, got {table.dtype} of shape {table.shape}")
+    table = np.asarray(integer_array("next_state", next_state))
     if table.ndim != 2 or 0 in table.shape:
         raise ValueError(f"next_state must be [states, tokens] with at least one of each, got shape {table.shape}")
     states = table.shape[0]
@@ -289,9 +287,7 @@ def states_of(world: Automaton, tokens: Tokens) -> Int[Array, "*batch steps"]:
         >>> states_of(world, jnp.array([[0, 1, 0], [1, 0, 0]])).tolist()
         [[0, 0, 1, 1], [0, 1, 1, 1]]
     """
-    index = jnp.asarray(tokens)
-    if not jnp.issubdtype(index.dtype, jnp.integer):
-        raise TypeError(f"tokens must be an integer array, got {index.dtype} of shape {index.shape}")
+    index = integer_array("tokens", tokens)
 
     def step(state: Int[Array, "*batch"], token: Int[Array, "*batch"]) -> tuple[Any, Any]:
         following = world.next_state[state, token]
