@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlrazor.sweeps import grid, per_run, rows_by_name, sweep
+from rlrazor.sweeps import grid, of_each, per_run, rows_by_name, sweep
 from tests.sweep_worker import chaos, reinforce, settings_of
 
 WORKER = Path(__file__).with_name("sweep_worker.py")
@@ -489,6 +489,15 @@ def test_a_number_is_no_axis():
 def test_values_for_another_number_of_runs_are_an_error(as_installed, values, rank):
     with pytest.raises(ValueError, match=f"values must be one of rank {rank}, or 3 of them, got shape"):
         per_run(3, values, rank)
+
+
+def test_of_each_is_what_a_loop_computes():
+    functions = {"sine": jnp.sin, "cube": lambda x: x**3}
+    x = jnp.linspace(0.1, 1.0, 5)
+    found = of_each(functions, lambda f: (f(x), jax.jacfwd(f)(x)))
+    for name, f in functions.items():
+        np.testing.assert_allclose(found[name][0], f(x), rtol=1e-15)
+        np.testing.assert_allclose(found[name][1], jax.jacfwd(f)(x), rtol=1e-15)
 
 
 def test_rows_by_name_are_rows():

@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from experiments.harness import Caption, Claim, at_least, at_most, near, number
 from experiments.practice.loss_runs import Config, Results
 from experiments.practice.loss_runs import run as run
-from rlrazor.plotting import COLORS, K_COLORS, key, panels, samples, theory
+from rlrazor.plotting import COLORS, K_COLORS, key, note, panels, samples, theory
 
 LOOKS = {"k1": "$k_1$", "k2": "$k_2$", "k3": "$k_3$", "k3 turned": "$k_3$ turned"}
 SHORT = {
@@ -91,9 +91,9 @@ def claims(config: Config, results: Results) -> list[Claim]:
             "reference pulls on the policy with the weight π/ref - 1 if k3 is turned.",
             source="π/ref - 1",
             expected=near(config.likely / config.rare - 1, 1e-6 * config.likely / config.rare),
-            measured=results.rare["k3 turned"],
+            measured=results.rare("k3 turned"),
             control="Schulman's k3, 1 - ref/π",
-            control_measured=results.rare["k3"],
+            control_measured=results.rare("k3"),
         ),
     ]
 
@@ -128,7 +128,7 @@ def draw_descends(ax: Axes, results: Results) -> None:
             ax.add_patch(
                 Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, alpha=0.35, edgecolor="black", lw=0.4)
             )
-            ax.text(column, row, words, ha="center", va="center", fontsize=6.5)
+            note(ax, words, (column, row), ha="center", va="center")
     ax.set(
         xlim=(-0.5, len(results.gradients) - 0.5), ylim=(len(LOOKS) - 0.5, -0.5), title="what a gradient step descends"
     )
@@ -165,8 +165,8 @@ def draw_weights(ax: Axes, results: Results) -> None:
     """What multiplies the score of a sample, against its ratio."""
     for name in LOOKS:
         theory(ax, results.ratio, results.weights[name], color=K_COLORS[name])
-        samples(ax, results.ratio[-1:], [results.rare[name]], color=K_COLORS[name], clip_on=False)
-        label = f"{LOOKS[name]}: {number(results.rare[name])}"
+        samples(ax, results.ratio[-1:], [results.rare(name)], color=K_COLORS[name], clip_on=False)
+        label = f"{LOOKS[name]}: {number(results.rare(name))}"
         key(ax, label, color=K_COLORS[name], marker="o")
     ax.set(
         xscale="log", xlabel=r"$\pi(y)/\pi_0(y)$ of a sampled answer", ylabel=r"weight on $\nabla\log\pi(y)$, as loss",
@@ -187,5 +187,5 @@ def caption(config: Config, results: Results) -> Caption:
         b="Lines are the closed forms, points trainings on the reward and the expected loss by natural gradient steps.",
         c="Root mean squared deviation of a sample's gradient, as the reward tilts the policy away.",
         d=f"A token of probability {config.likely:g} that the reference gives {config.rare:g}: k3 with its sign turned "
-        f"pulls with {number(results.rare['k3 turned'])}, Schulman's with {number(results.rare['k3'])}.",
+        f"pulls with {number(results.rare('k3 turned'))}, Schulman's with {number(results.rare('k3'))}.",
     )

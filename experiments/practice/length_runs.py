@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Int, Key
 
 import rlrazor as rz
 from experiments.harness import UserError, bounded, checked_run
-from rlrazor.sweeps import rows_by_name
+from rlrazor.sweeps import of_each
+from rlrazor.training import train
 
 GO, RIGHT, WRONG = range(3)  # tokens
 ANSWER, TOTAL, TOKEN = "mean of each answer", "sum over a constant", "mean over all tokens"
@@ -172,30 +174,27 @@ def everything(
     group_size, num_steps, num_groups = sizes
     states = len(world.automaton.ended) - 1
 
-    def of_each(function: Callable[[Any], Any]) -> dict[str, Any]:
-        """A function of a way to average, for all of them in one program."""
-
-        def of(mixture: Float[Array, " averages"]) -> Any:
-            return function(lambda length: jnp.tensordot(mixture, jnp.stack([w(length) for w in WEIGHTS.values()]), 1))
-
-        return rows_by_name(WEIGHTS, jax.vmap(of)(jnp.eye(len(WEIGHTS))))
-
-    def direction(average: Any, logits: Any) -> Any:
+    def gradient(average: Any, logits: Any) -> Any:
         objective = rz.expected_loss(group_loss(average), world.length, world.right, group_size=group_size)
-        return -jax.grad(lambda x: objective(world.log_policy(x)))(logits)
+        return jax.grad(lambda x: objective(world.log_policy(x)))(logits)
 
     def speed(average: Any, logits: Any) -> Lengths:
-        found: Lengths = jax.jvp(world.lengths, (logits,), (direction(average, logits),))[1]
+        found: Lengths = jax.jvp(world.lengths, (logits,), (-gradient(average, logits),))[1]
         return found
 
     def speeds(average: Any) -> Lengths:
         return jax.vmap(lambda p: speed(average, base_logits(p, go_on, states)))(successes)
 
     first = base_logits(start, go_on, states)
-    sampled, error = sampled_speeds(key, world, first, of_each, (num_groups, group_size))
-    path = of_each(lambda average: training(partial(direction, average), first, rate, num_steps))
+    sampled, error = sampled_speeds(key, world, first, (num_groups, group_size))
+
+    def training(average: Any) -> Any:
+        """Logits along exact gradient steps, which have no use for the key."""
+        return train(lambda x, _: gradient(average, x), first, optax.sgd(rate), key, num_steps=num_steps)
+
+    path = of_each(WEIGHTS, training)
     return Results(
-        speed=of_each(speeds),
+        speed=of_each(WEIGHTS, speeds),
         sampled=sampled,
         error=error,
         ratio_gap=ratio_gap(world, first, first, group_size),
@@ -205,21 +204,8 @@ def everything(
     )
 
 
-def training(
-    direction: Callable[[Any], Any], first: Float[Array, "states tokens"], rate: Float[Array, ""], num_steps: int
-) -> Float[Array, "steps states tokens"]:
-    """Logits along exact expected gradient steps, with the start."""
-
-    def step(logits: Any, _: None) -> tuple[Any, Any]:
-        moved = logits + rate * jnp.where(jnp.isfinite(logits), direction(logits), 0.0)
-        return moved, moved
-
-    _, after = jax.lax.scan(step, first, None, num_steps)
-    return jnp.concatenate([first[None], after])
-
-
 def sampled_speeds(
-    key: Key[Array, ""], world: World, logits: Any, of_each: Callable[..., Any], sizes: tuple[int, int]
+    key: Key[Array, ""], world: World, logits: Any, sizes: tuple[int, int]
 ) -> tuple[dict[str, Lengths], dict[str, Lengths]]:
     """Means, and their standard errors, of the change of lengths over the gradients of sampled groups."""
     log_policy = world.log_policy(logits)
@@ -234,7 +220,7 @@ def sampled_speeds(
         error = Lengths(*(x.std(ddof=1) / np.sqrt(sizes[0]) for x in changes))
         return Lengths(*(x.mean() for x in changes)), error
 
-    found = of_each(of)
+    found = of_each(WEIGHTS, of)
     return {k: v[0] for k, v in found.items()}, {k: v[1] for k, v in found.items()}
 
 

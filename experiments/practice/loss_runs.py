@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 import rlrazor as rz
 from experiments.harness import bounded, checked_run
-from rlrazor.sweeps import rows_by_name
+from rlrazor.sweeps import of_each
 
 Loss = Callable[..., Float[Array, ""]]
 ESTIMATORS = {"k1": rz.k1, "k2": rz.k2, "k3": rz.k3, "k3 turned": lambda x, ref: rz.k3(ref, x)}
@@ -24,9 +24,8 @@ PLACEMENTS: dict[str, Callable[[Any], Loss]] = {  # of (log_prob, log_prob_ref, 
     "ratio held": lambda k: lambda x, ref, old: (jax.lax.stop_gradient(jnp.exp(x - old)) * k(x, ref)).mean(),
 }
 OWN = ("in reward", "as loss")  # samples of the policy itself
-# What a loss leads to when it is added to the reward with a coefficient: an optimum, and beta as that has it.
-NAMES = tuple(ESTIMATORS)
 RATE = 0.5  # of natural gradient steps
+# What a loss leads to when it is added to the reward with a coefficient: an optimum, and beta as that has it.
 OPTIMA = {"k2": (rz.REVERSE_KL, 1.0), "k3": (rz.FORWARD_KL, 1.0), "k3 turned": (rz.CHI2, 0.5)}
 
 
@@ -70,9 +69,8 @@ class Results(NamedTuple):
     unpenalised: Float[Array, ""]  # that of the best answer alone
     drift: Float[Array, " policies"]  # of the policies that are tilted away
     noise: dict[str, dict[str, Float[Array, " policies"]]]  # of one sample's gradient
-    ratio: Float[Array, " ratios"]  # policy / ref of a sampled answer
+    ratio: Float[Array, " ratios"]  # policy / ref of a sampled answer, up to that of the rare token
     weights: dict[str, Float[Array, " ratios"]]  # on its score, as a loss
-    rare: dict[str, Float[Array, ""]]  # on that of the rare token
 
     def cosine(self, placement: str, estimator: str, name: str) -> float:
         """The cosine of a placement's gradient with that of a known objective, the least over the policies."""
@@ -82,6 +80,10 @@ class Results(NamedTuple):
     def size(self, placement: str, estimator: str) -> float:
         """The largest gradient over the policies."""
         return float(np.linalg.norm(self.gradients[placement][estimator], axis=-1).max())
+
+    def rare(self, estimator: str) -> float:
+        """The weight on the score of the rare token."""
+        return float(self.weights[estimator][-1])
 
     def apart(self, estimator: str, optimum: str) -> float:
         """The largest difference in probability between where trainings with a loss end, and an optimum."""
@@ -109,21 +111,16 @@ def everything(
     policies = jax.nn.log_softmax(jax.random.normal(keys[2], (num_policies, num_outcomes)))
     along, line = rz.tilt(log_ref, reward, jnp.geomspace(10.0, 0.05, num_betas)), jnp.geomspace(0.05, 10.0, num_betas)
 
-    def of_each(function: Callable[[Any], Any]) -> dict[str, Any]:
-        """A function of an estimator, for all of them in one program."""
-
-        def of(weights: Float[Array, " estimators"]) -> Any:
-            return function(lambda x, ref: weights @ jnp.stack([k(x, ref) for k in ESTIMATORS.values()]))
-
-        return rows_by_name(NAMES, jax.vmap(of)(jnp.eye(len(NAMES))))
-
     def gradients(placement: str) -> dict[str, Float[Array, "policies outcomes"]]:
         behavior = None if placement in OWN else log_old
         data = log_ref, log_old
-        return of_each(lambda k: slopes(rz.expected_loss(PLACEMENTS[placement](k), *data, behavior=behavior), policies))
+        return of_each(
+            ESTIMATORS,
+            lambda k: slopes(rz.expected_loss(PLACEMENTS[placement](k), *data, behavior=behavior), policies),
+        )
 
     def noises(placement: str) -> dict[str, Float[Array, " policies"]]:
-        return of_each(lambda k: noise(PLACEMENTS[placement](k), along, log_ref))
+        return of_each(ESTIMATORS, lambda k: noise(PLACEMENTS[placement](k), along, log_ref))
 
     def end(name: str) -> Float[Array, "betas outcomes"]:
         penalty = rz.expected_loss(lambda x, ref: ESTIMATORS[name](x, ref).mean(), log_ref)
@@ -144,8 +141,7 @@ def everything(
         drift=rz.kl_divergence(along, log_ref[None]),
         noise={placement: noises(placement) for placement in OWN},
         ratio=jnp.exp(log_ratio),
-        weights=of_each(lambda k: weight(k, log_ratio)),
-        rare=of_each(lambda k: weight(k, rare[None])[0]),
+        weights=of_each(ESTIMATORS, lambda k: weight(k, log_ratio)),
     )
 
 

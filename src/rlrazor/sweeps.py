@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, ArrayLike, Integer, Shaped
 
+from rlrazor._trees import of_each as of_each
 from rlrazor._trees import rows_by_name as rows_by_name
 
 Leaves: TypeAlias = list[Any]
