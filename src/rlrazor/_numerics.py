@@ -17,7 +17,7 @@ Scalar = Float[Array, ""]
 
 def mass_times(log_p: Elementwise, x: Elementwise) -> Elementwise:
     """The product p x, with 0 x = 0 for infinite x, and p (±inf) = ±inf even where p > 0 underflows."""
-    possible = log_p > -jnp.inf
+    possible = log_p != -jnp.inf
     log_p = jnp.where(possible, log_p, 0.0)
     x = jnp.where(possible, x, 0.0)
     p = jnp.exp(log_p)
@@ -76,7 +76,7 @@ def expm1_ratio(p: Elementwise, q: Elementwise, x: Elementwise, t: Elementwise) 
 
 def shared_log_ratio(log_p: Elementwise, log_q: Elementwise) -> tuple[Elementwise, Elementwise, Elementwise]:
     """(log_p, log_q, log q/p) with zeros in place of all three wherever an outcome lacks either mass."""
-    shared = (log_p > -jnp.inf) & (log_q > -jnp.inf)
+    shared = (log_p != -jnp.inf) & (log_q != -jnp.inf)
     log_p, log_q = jnp.where(shared, log_p, 0.0), jnp.where(shared, log_q, 0.0)
     return log_p, log_q, log_q - log_p
 
@@ -154,8 +154,8 @@ log_wright_omega.defjvps(lambda tangent, y, z: tangent * jax.nn.sigmoid(-y))
 
 def safe_sqrt(x: Elementwise) -> Elementwise:
     """Square root whose derivative at 0 is the subgradient 0 instead of inf."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+    nothing = x <= 0
+    return jnp.where(nothing, 0.0, jnp.sqrt(jnp.where(nothing, 1.0, x)))
 
 
 def log_mix(log_a: Elementwise, log_p: Elementwise, log_b: Elementwise, log_q: Elementwise) -> Elementwise:
@@ -178,7 +178,7 @@ def log_blend(log_p: Elementwise, log_q: Elementwise, t: Elementwise) -> Element
 
 def _begin(log_p: Elementwise, log_q: Elementwise, t: Elementwise) -> Elementwise:
     """The sum log p + log(1 + t (q / p - 1)), for t about 0."""
-    possible = log_p > -jnp.inf
+    possible = log_p != -jnp.inf
     log_ratio = jnp.minimum(log_q - jnp.where(possible, log_p, 0.0), jnp.log(jnp.finfo(log_p.dtype).max) - 1)
     return jnp.where(possible, log_p + jnp.log1p(t * jnp.expm1(log_ratio)), -jnp.inf)
 

@@ -190,7 +190,7 @@ def renyi_divergence(log_p: LogProbs, log_q: LogProbs, order: Number) -> PerRow:
     tsallis = renyi_terms(log_p, jnp.where(close, log_q, log_p), a).sum(-1, keepdims=True)
     by_terms = log1p_ratio((a - 1) * tsallis) * tsallis
     at_order = jnp.where(close, by_terms, log_powers / jnp.where(a == 1, 1.0, a - 1))
-    possible = log_p > -jnp.inf
+    possible = log_p != -jnp.inf
     worst = jnp.max(jnp.where(possible, log_p - jnp.where(possible, log_q, 0.0), -jnp.inf), axis=-1, keepdims=True)
     return jnp.where(jnp.isinf(order), jnp.maximum(worst, 0.0), at_order)[..., 0]
 

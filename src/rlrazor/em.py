@@ -201,7 +201,7 @@ def fit_mixture(
     def fit(log_target: Array, start: Array) -> Array:
         def update(log_weights: Array, _: None) -> tuple[Array, None]:
             mixed = _mixture(log_weights, log_components)
-            share = log_weights[:, None] + log_components - jnp.where(mixed > -jnp.inf, mixed, 0.0)[None]
+            share = log_weights[:, None] + log_components - jnp.where(mixed != -jnp.inf, mixed, 0.0)[None]
             return log_sum(share + log_target[None]), None
 
         return jax.lax.scan(update, start, None, length=num_steps)[0]

@@ -218,7 +218,7 @@ def covariance(log_policy: LogProbs, a: LogProbs, b: LogProbs) -> PerRow:
         -0.50
     """
     log_policy, a, b = outcome_arrays(log_policy=log_policy, a=a, b=b)
-    centred = [jnp.where(log_policy > -jnp.inf, x, 0.0) - expectation(log_policy, x)[..., None] for x in (a, b)]
+    centred = [jnp.where(log_policy != -jnp.inf, x, 0.0) - expectation(log_policy, x)[..., None] for x in (a, b)]
     return expectation(log_policy, centred[0] * centred[1])
 
 
@@ -431,7 +431,7 @@ def _drawn(
         raise ValueError(f"log_policy and behavior must be [outcomes], got {log_policy.shape}, {log_behavior.shape}")
     groups, log_orders = _multisets(log_policy.shape[0], group_size)
     log_weights = jnp.asarray(log_orders, log_behavior.dtype) + log_behavior[groups].sum(-1)
-    likely = jnp.where(log_behavior > -jnp.inf, jnp.arange(len(log_behavior)), jnp.argmax(log_behavior))
+    likely = jnp.where(log_behavior != -jnp.inf, jnp.arange(len(log_behavior)), jnp.argmax(log_behavior))
     return likely[groups], log_weights
 
 

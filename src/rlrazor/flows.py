@@ -185,7 +185,7 @@ def _success_gradient_path(
     """One path at one position; x = log b solves the convex equation Σ softplus(x + log init) = what a has gained."""
     import optimistix
 
-    inside, possible = success > 0, log_init > -jnp.inf
+    inside, possible = success > 0, log_init != -jnp.inf
     correct, wrong = inside & possible, ~inside & possible
     num_wrong = wrong.sum().astype(log_init.dtype)
     top, gap = jnp.max(jnp.where(correct, log_init, -jnp.inf)), gap_to_top(log_init, correct)[1]

@@ -218,7 +218,7 @@ def _i_projection(
         adjoint=optimistix.ImplicitAdjoint(lineax.AutoLinearSolver(well_posed=False)),
     ).value
     log_policy = tilted(multipliers, centred)
-    possible = jnp.any(log_ref > -jnp.inf)  # else nothing has moments, and the sums over it miss none
+    possible = jnp.any(log_ref != -jnp.inf)  # else nothing has moments, and the sums over it miss none
     converged = possible & (jnp.max(jnp.abs(miss(multipliers, centred))) <= 1e3 * info.eps)
     return log_policy, multipliers / scale, kl_divergence(log_policy, log_ref), converged
 

@@ -152,7 +152,7 @@ def _regularized_optimum(
     log_ref: Float[Array, " k"], reward: Float[Array, " k"], beta: Scalar, divergence: FDivergence
 ) -> Float[Array, " k"]:
     """One row. The unknown is the log-ratio x of the best outcomes, in [0, -log ref(best)]: it lasts for any beta."""
-    possible = (log_ref > -jnp.inf) & (reward > -jnp.inf)
+    possible = (log_ref != -jnp.inf) & (reward != -jnp.inf)
     log_ref = log_normalize(jnp.where(possible, log_ref, -jnp.inf))
     _, gap = gap_to_top(reward, possible)
     best = possible & (gap == 0)
@@ -235,8 +235,8 @@ def _ppo_ptx_optimum(
     gamma: Scalar,
 ) -> Float[Array, " k"]:
     """One row. The unknown is v with sinh v = (L - best reward) / beta, in [log E_ref e^-cost, gamma / beta]."""
-    wanted = (log_pretrain > -jnp.inf) & (gamma > 0)
-    possible = (log_ref > -jnp.inf) & (reward > -jnp.inf)
+    wanted = (log_pretrain != -jnp.inf) & (gamma > 0)
+    possible = (log_ref != -jnp.inf) & (reward != -jnp.inf)
     strength, log_weight = reciprocal(beta), jnp.log(jnp.where(gamma > 0, gamma, 1.0)) - jnp.log(beta)
     cost = gap_to_top(reward, possible)[1] * strength
     log_base = jnp.where(possible, jnp.where(possible, log_ref, 0.0) - cost, -jnp.inf)

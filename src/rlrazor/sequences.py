@@ -152,7 +152,7 @@ def tilt_tokens(
 
     def step(log_z: PerState, at: Any) -> tuple[PerState, tuple[Float[Array, "states tokens"], PerState]]:
         log_ref, reward = steps.at(at)
-        possible = log_ref > -jnp.inf
+        possible = log_ref != -jnp.inf
         gain = jnp.where(possible, reward / beta + log_z[world.next_state], 0.0)
         weights = jnp.where(possible, log_ref + gain, -jnp.inf)
         now = jnp.where(world.ended, log_z, log_sum(weights))

@@ -95,7 +95,7 @@ def log_partition(log_ref: LogProbs, reward: Rewards, beta: Number) -> PerRow:
     log_ref, reward, beta = outcome_arrays({"beta": nonnegative("beta", beta)}, log_ref=log_ref, reward=reward)
     log_weights, top = _tilted_weights(log_ref, reward, reciprocal(beta))
 
-    possible = log_ref > -jnp.inf
+    possible = log_ref != -jnp.inf
     finite = jnp.all(~possible | jnp.isfinite(reward), axis=-1, keepdims=True)
     allowed = jnp.where(possible & finite, reward, 0.0)
     mean = expectation(log_ref, allowed)[..., None]
@@ -166,7 +166,7 @@ def _tilted_weights(
     strength: Float[Array, "*#batch 1"],
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """(log(ref exp(strength (reward - top))), top), with top the best possible reward; strength may be inf."""
-    support = (log_ref > -jnp.inf) & (reward > -jnp.inf)
+    support = (log_ref != -jnp.inf) & (reward != -jnp.inf)
     top, gap = gap_to_top(reward, support)
     endless = jnp.isinf(strength)
     cost = jnp.where(endless, jnp.where(gap > 0, jnp.inf, 0.0), jnp.where(endless, 0.0, strength) * gap)
@@ -333,7 +333,7 @@ def _solve_tilt(
     log_policy = tilted(strength)
     beta = jnp.where(inside, jnp.exp(-u), jnp.where(strength > 0, 0.0, jnp.inf))
     miss = jnp.abs(measure(log_policy) - target)
-    allowed = jnp.any(log_policy > -jnp.inf)  # else "no policy" has measures too, which a target can equal
+    allowed = jnp.any(log_policy != -jnp.inf)  # else "no policy" has measures too, which a target can equal
     # The log-weights are rounded in proportion to their size, the measure by that much of its range; so is the target.
     by_weights = 1e4 * (1 + cross_entropy(log_policy, log_ref)) * (high - low)
     converged = allowed & (miss <= info.eps * (by_weights + 4 * jnp.maximum(jnp.abs(low), jnp.abs(high))))
@@ -409,7 +409,8 @@ def best_of_n(log_ref: LogProbs, reward: Rewards, n: Number) -> Policy:
         raise ValueError(f"n must be at least 1, got {n}")
     log_ref, reward, n = outcome_arrays({"n": n}, log_ref=log_ref, reward=reward)
     solve = jnp.vectorize(_best_of_n, signature="(k),(k),()->(k)")
-    policy: Policy = solve(log_ref, reward, n[..., 0])
+    unranked = jnp.any(jnp.isnan(reward) & (log_ref != -jnp.inf), axis=-1, keepdims=True)
+    policy: Policy = jnp.where(unranked, jnp.nan, solve(log_ref, reward, n[..., 0]))
     return policy
 
 
@@ -418,7 +419,7 @@ def _best_of_n(log_ref: Float[Array, " outcomes"], reward: Float[Array, " outcom
     log_sorted, sorted_reward = log_ref[order], reward[order]
     tie = jnp.searchsorted(sorted_reward, sorted_reward, side="left")  # each tie is named by its first position
     last = jnp.searchsorted(sorted_reward, sorted_reward, side="right") - 1
-    possible = log_sorted > -jnp.inf
+    possible = log_sorted != -jnp.inf
 
     def finite(x: Float[Array, " outcomes"]) -> Float[Array, " outcomes"]:
         return jnp.where(possible, x, 0.0)

@@ -47,7 +47,7 @@ def clipped(
     """The terms old min(ρ A, clip(ρ, 1 - ε, 1 + ε) A), with the clipping done on logs, where no ratio overflows."""
     low, high = log_old + jnp.log(jnp.maximum(1 - clip, 0.0)), log_old + jnp.log1p(clip)
     counted = jnp.where(advantage < 0, jnp.maximum(log_policy, low), jnp.minimum(log_policy, high))
-    return mass_times(jnp.where(log_old > -jnp.inf, counted, -jnp.inf), jax.lax.stop_gradient(advantage))
+    return mass_times(jnp.where(log_old != -jnp.inf, counted, -jnp.inf), jax.lax.stop_gradient(advantage))
 
 
 def gap_terms(
@@ -56,7 +56,7 @@ def gap_terms(
     rejected: Float[Array, "..."],
 ) -> Float[Array, "..."]:
     """The terms loss(chosen - rejected), inf where the chosen answer is impossible."""
-    possible = chosen > -jnp.inf
+    possible = chosen != -jnp.inf
     gap = jnp.where(possible, chosen, 0.0) - jnp.where(possible, rejected, 0.0)
     return jnp.where(possible, loss(gap), jnp.inf)
 

@@ -415,7 +415,7 @@ def expected_simpo_loss(
     )
     loss = _simpo(beta[..., None], margin[..., None])
     pairs = gap_terms(loss, log_policy[..., :, None], log_policy[..., None, :])
-    pairs = jnp.where(log_chosen[..., :, None] > -jnp.inf, pairs, 0.0)
+    pairs = jnp.where(log_chosen[..., :, None] != -jnp.inf, pairs, 0.0)
     return expectation(log_chosen, mass_times(log_rejected[..., None, :], pairs).sum(-1))
 
 
@@ -517,7 +517,7 @@ def _ratio_loss(
         log_ratio_chosen=log_ratio_chosen,
         log_ratio_rejected=log_ratio_rejected,
     )
-    scores = (jnp.where(x > -jnp.inf, score(jnp.where(x > -jnp.inf, x, 0.0)), -jnp.inf) for x in (chosen, rejected))
+    scores = (jnp.where(x != -jnp.inf, score(jnp.where(x != -jnp.inf, x, 0.0)), -jnp.inf) for x in (chosen, rejected))
     return weighted_mean(gap_terms(lambda gap: loss(gap, beta), *scores), weights)
 
 

@@ -81,7 +81,7 @@ def ppo_clip_loss(
     mean, (log_prob, log_prob_old, advantage, clip) = counted_samples(
         mask, {"clip": nonnegative("clip", clip)}, log_prob=log_prob, log_prob_old=log_prob_old, advantage=advantage
     )
-    sampled = log_prob_old > -jnp.inf
+    sampled = log_prob_old != -jnp.inf
     log_old = jax.lax.stop_gradient(jnp.where(sampled, log_prob_old, 0.0))
     log_ratio = jnp.where(sampled, log_prob, 0.0) - log_old
     return -mean(clipped(log_ratio, jnp.where(sampled, 0.0, -jnp.inf).astype(log_prob.dtype), advantage, clip))
