@@ -10,4 +10,5 @@ FIGURES = (
     "sequences",
     "length_bias",
     "reward_frontier",
+    "over_optimization",
 )
