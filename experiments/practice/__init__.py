@@ -9,6 +9,7 @@ FIGURES = (
     "kl_in_the_loss",
     "sequences",
     "length_bias",
+    "distillation",
     "beyond_the_teacher",
     "reward_frontier",
     "over_optimization",
