@@ -1,4 +1,4 @@
-"""What the speed claims rest on: import cost, and the price of exactness in a jitted KL.
+"""What the speed claims rest on: import cost, the price of exactness in a jitted KL, and dynamic programming on tokens.
 
 `python benchmarks/core.py` prints medians over paired runs, and the ratio pair by pair.
 """
@@ -64,10 +64,28 @@ def kl_cost(batch: int, outcomes: int, runs: int) -> tuple[str, float, float, fl
     return (f"value and gradient of KL, [{batch}, {outcomes}]: textbook -> kl_divergence", *times)
 
 
+def tokens_cost(horizon: int, tokens: int, states: int, runs: int) -> tuple[str, float, float, float]:
+    """The value of `tilt_tokens` against its value and its gradient in the reward, jitted."""
+    of_world, of_ref, of_reward = jax.random.split(jax.random.key(0), 3)
+    world = rz.automaton(jax.random.randint(of_world, (states, tokens), 0, states))
+    log_ref = jax.nn.log_softmax(jax.random.normal(of_ref, (states, tokens)))
+    reward = jax.random.normal(of_reward, (states, tokens))
+
+    def value(reward: jax.Array) -> jax.Array:
+        found: jax.Array = rz.tilt_tokens(world, log_ref, reward, 1.0, horizon).log_partition[0, 0]
+        return found
+
+    forward, both = jax.jit(value), jax.jit(jax.value_and_grad(value))
+    jax.block_until_ready((forward(reward), both(reward)))
+    calls = (lambda: jax.block_until_ready(forward(reward))), (lambda: jax.block_until_ready(both(reward)))
+    return (f"soft DP, {horizon} x {tokens:,} x {states}: value -> value and gradient", *paired(*calls, runs))
+
+
 def main() -> None:
     """Print the table."""
     table = Table("what", "first", "second", "ratio", title=f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
-    for name, first, second, ratio in (import_cost(7), kl_cost(64, 512, 50), kl_cost(64, 32768, 20)):
+    rows = import_cost(7), kl_cost(64, 512, 50), kl_cost(64, 32768, 20), tokens_cost(256, 1000, 64, 20)
+    for name, first, second, ratio in rows:
         table.add_row(name, f"{first * 1e3:.2f} ms", f"{second * 1e3:.2f} ms", f"{ratio:.2f}")
     Console().print(table)
 
