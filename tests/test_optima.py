@@ -284,6 +284,75 @@ def test_the_ipo_gap_minimises_the_loss_of_a_pair():
         assert abs(slope(rz.ipo_gap(p, 0.1) + 0.1)) > 0.1
 
 
+# The peak of gold
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_gold_peaks_where_a_search_finds_it(seed):
+    rng = np.random.default_rng(seed)
+    proxy, gold = rng.normal(size=(2, 30))
+    gold = gold + proxy
+    log_ref = dirichlet_logs(rng, (30,))
+
+    def gain(s):
+        p = scipy.special.softmax(np.asarray(log_ref) + s * proxy)
+        return p @ gold
+
+    grid = np.linspace(0, 12, 1201)
+    falls = np.flatnonzero(np.diff([gain(s) for s in grid]) < 0)
+    found = rz.peak_strength(log_ref, jnp.asarray(proxy), jnp.asarray(gold), jnp.asarray(grid[1:]))
+    if falls.size == 0:
+        assert np.isnan(found)
+        return
+    first = grid[falls[0]]
+    want = scipy.optimize.minimize_scalar(
+        lambda s: -gain(s), bounds=(first - 0.011, first + 0.011), method="bounded", options={"xatol": 1e-10}
+    ).x
+    assert found == pytest.approx(max(want, 0.0), abs=1e-6)
+
+
+def test_a_search_finds_peaks_and_their_absence():
+    kinds = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        proxy, gold = jnp.asarray(rng.normal(size=(2, 30)))
+        kinds.append(np.isnan(rz.peak_strength(dirichlet_logs(rng, (30,)), proxy, gold + proxy, jnp.linspace(0.1, 12))))
+    assert any(kinds)
+    assert not all(kinds)
+
+
+def test_gold_that_is_the_proxy_has_no_peak_and_its_opposite_falls_from_the_start():
+    strengths = jnp.array([0.5, 1.0, 3.0])
+    assert np.isnan(rz.peak_strength(LOG_REF, REWARD, REWARD, strengths))
+    assert rz.peak_strength(LOG_REF, REWARD, -REWARD, strengths) == 0.0
+    assert np.isnan(rz.peak_strength(LOG_REF, REWARD.at[0].set(jnp.nan), -REWARD, strengths))
+    forbidden = LOG_REF.at[0].set(-jnp.inf)
+    assert rz.peak_strength(forbidden, REWARD.at[0].set(jnp.nan), -REWARD, strengths) == 0.0
+
+
+def test_the_peak_lies_on_the_geodesic_of_a_teacher_and_moves_as_differences_do():
+    log_ref, teacher = jnp.log(jnp.array([0.5, 0.4, 0.1])), jnp.log(jnp.array([0.2, 0.4, 0.4]))
+
+    def place(gold):
+        return rz.peak_strength(log_ref, teacher - log_ref, gold, jnp.linspace(0.1, 5.0, 50))
+
+    gold, h = jnp.array([0.0, 1.0, 0.3]), 1e-5
+
+    def along(t):
+        return jnp.exp(rz.e_geodesic(log_ref, teacher, t)) @ gold
+
+    assert jax.grad(along)(place(gold)) == pytest.approx(0.0, abs=1e-14)
+    moves = h * jnp.eye(3)
+    differences = [(place(gold + move) - place(gold - move)) / (2 * h) for move in moves]
+    np.testing.assert_allclose(jax.grad(place)(gold), differences, rtol=1e-6)
+
+
+def test_strengths_are_an_axis(as_installed):
+    for bad in (jnp.array(1.0), jnp.zeros(0)):
+        with pytest.raises(ValueError, match="strengths"):
+            rz.peak_strength(LOG_REF, REWARD, REWARD, bad)
+
+
 # Contract and errors
 
 
@@ -291,7 +360,12 @@ def chi2_optimum(log_ref, reward, beta):
     return rz.regularized_optimum(log_ref, reward, beta, rz.FORWARD_KL)
 
 
+def peak(log_ref, reward, gold):
+    return rz.peak_strength(log_ref, reward, gold, jnp.array([0.5, 1.0, 2.0, 4.0], log_ref.dtype))
+
+
 CASES = [
+    Contract(peak, ("log_ref", "reward", "gold")),
     Contract(chi2_optimum, ("log_ref", "reward"), {"beta": (0.5, 2.0, 0.1)}),
     Contract(
         rz.ppo_ptx_optimum, ("log_ref", "log_pretrain", "reward"), {"beta": (0.5, 2.0, 0.1), "gamma": (0.1, 0.0, 3.0)}

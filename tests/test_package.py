@@ -68,6 +68,7 @@ CORE = [
     "ppo_ptx_objective",
     "ppo_ptx_loss",
     "ppo_ptx_optimum",
+    "peak_strength",
     "regularized_optimum",
     "alpha_divergence",
     "margin_gap",

@@ -32,6 +32,8 @@ ARGUMENTS = {
     "time": 0.7,
     "step": 0.3,
     "num_steps": 4,
+    "gold": Q,
+    "strengths": jnp.array([0.5, 2.0]),
 }
 STATIC = {"group_size": 4}
 TAKERS = {

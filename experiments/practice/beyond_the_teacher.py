@@ -18,10 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.harness import Caption, Claim, at_least, at_most, number
-from experiments.practice.teacher_runs import ARITHMETIC, GEOMETRIC, TILT, TRAINED_ROUNDS, Config, Own, Results
+from experiments.practice.teacher_runs import Config, Own, Results
 from experiments.practice.teacher_runs import run as run
 from rlrazor.plotting import COLORS, note, panels, samples, success_axis, theory
 
+GEOMETRIC, ARITHMETIC, TILT = "reverse KL", "forward KL", "tilt"
 LOOKS: dict[str, Any] = {
     GEOMETRIC: {"color": COLORS["reverse KL"]},
     ARITHMETIC: {"color": COLORS["forward KL"]},
@@ -52,7 +53,8 @@ def claims(config: Config, results: Results) -> list[Claim]:
     ends = {name: np.asarray(one.log_ratio) for name, one in own.items()}
     trained = {name: np.asarray(one.trained) for name, one in own.items()}
     optimum = geometric(config, results.gains_trained)
-    rounds = [np.abs(one.diversity_trained - one.diversity[: TRAINED_ROUNDS + 1]).max() for one in own.values()]
+    num_trained = len(own[TILT].diversity_trained) - 1
+    rounds = [np.abs(one.diversity_trained - one.diversity[: len(one.diversity_trained)]).max() for one in own.values()]
     left = {name: diversity_at(one, SUCCESS) / float(one.diversity[0]) for name, one in own.items()}
     return [
         Claim(
@@ -123,14 +125,14 @@ def claims(config: Config, results: Results) -> list[Claim]:
         ),
         Claim(
             id="rounds",
-            statement=f"{TRAINED_ROUNDS} rounds that are trained follow the optima, each the base of the next: largest "
+            statement=f"{num_trained} rounds that are trained follow the optima, each the base of the next: largest "
             "difference of the effective number of correct answers.",
             source="gradient descent",
             expected=at_most(1e-5),
             measured=max(rounds),
             control="the optima of the other KL",
             control_measured=np.abs(
-                own[GEOMETRIC].diversity_trained - own[ARITHMETIC].diversity[: TRAINED_ROUNDS + 1]
+                own[GEOMETRIC].diversity_trained - own[ARITHMETIC].diversity[: num_trained + 1]
             ).max(),
         ),
         Claim(

@@ -19,21 +19,14 @@ from matplotlib.figure import Figure
 
 import rlrazor as rz
 from experiments.harness import Caption, Claim, at_least, at_most, number
-from experiments.practice.distillation_runs import (
-    CELLS,
-    DAGGER,
-    OFFLINE,
-    ON_POLICY,
-    SFT,
-    TRAINED,
-    WHOLE,
-    Config,
-    Place,
-    Results,
-)
+from experiments.practice.distillation_runs import Config, Place, Results
 from experiments.practice.distillation_runs import run as run
+from rlrazor.methods import SFT
 from rlrazor.plotting import COLORS, note, panels, samples, theory
 
+OFFLINE, DAGGER, ON_POLICY, WHOLE = "offline", "DAgger", "on-policy distillation", "reverse KL of answers"
+CELLS = (SFT, OFFLINE, DAGGER, ON_POLICY, WHOLE)
+TRAINED = CELLS[:-1]
 LOOKS: dict[str, Any] = {  # the direction's color, the student's prefixes full
     SFT: {"color": COLORS["forward KL"], "fillstyle": "none", "linestyle": ":"},
     DAGGER: {"color": COLORS["forward KL"], "fillstyle": "full", "linestyle": "-"},

@@ -14,13 +14,12 @@ from jaxtyping import Array, Float, Int, Key
 
 import rlrazor as rz
 from experiments.harness import bounded, checked_run
+from rlrazor.methods import SFT
 from rlrazor.sweeps import rows_by_name
 from rlrazor.tasks import languages
 from rlrazor.training import train_at
 
-SFT, OFFLINE, DAGGER, ON_POLICY, WHOLE = (
-    "SFT", "offline", "DAgger", "on-policy distillation", "reverse KL of answers",
-)  # fmt: skip
+OFFLINE, DAGGER, ON_POLICY, WHOLE = "offline", "DAgger", "on-policy distillation", "reverse KL of answers"
 CELLS = (SFT, OFFLINE, DAGGER, ON_POLICY, WHOLE)
 TRAINED = CELLS[:-1]  # with sampled prefixes, which are not differentiated
 

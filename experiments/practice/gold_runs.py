@@ -1,6 +1,5 @@
 """Gold reward of tilts and of best-of-n by a proxy that errs in several ways, for `over_optimization`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -101,6 +100,7 @@ class Results(NamedTuple):
 
     strengths: Float[Array, " points"]
     draws: Float[Array, " points"]
+    longest: Float[Array, ""]  # the largest error of the heavy tail
     found: dict[str, Found]
 
 
@@ -136,7 +136,7 @@ def run(config: Config) -> Results:
     draws = jnp.asarray(np.geomspace(1.02, config.largest_n, config.num_points))
     key = jax.random.key(config.seed)
     found = {error: one(world_of(config, error), strengths, draws, sampled(key, config, error)) for error in ERRORS}
-    return Results(strengths, draws, found)
+    return Results(strengths, draws, jnp.asarray(REACH[HEAVY]), found)
 
 
 @jax.jit
@@ -159,10 +159,7 @@ def one(world: World, strengths: Float[Array, " points"], draws: Float[Array, " 
     near, covariance, variance = jax.lax.map(along_tilt, steps.ravel())
     near, covariance, variance = jax.tree.map(lambda x: x.reshape(steps.shape), (near, covariance, variance))
     gained, spent = (x[:, 2] - x[:, 0] for x in (near.gold, near.distance**2))
-    turns = covariance[:, 1] < 0
-    after = jnp.argmax(turns)
-    turn = root(lambda strength: along_tilt(strength)[1], strengths[after - 1], strengths[after])
-    turn = jnp.where(turns.any(), turn, jnp.nan)
+    turn = rz.peak_strength(world.log_ref, world.proxy, world.gold, strengths)
     numbers = jnp.concatenate([draws, jnp.array(SAMPLED_DRAWS, draws.dtype)])
     best = jax.lax.map(lambda n: measured(rz.best_of_n(world.log_ref, world.proxy, n)), numbers)
     return Found(
@@ -173,18 +170,6 @@ def one(world: World, strengths: Float[Array, " points"], draws: Float[Array, " 
         at_draws=at(best, slice(len(draws), None)),
         sampled=sampled,
     )
-
-
-def root(of: Callable[[Any], Any], low: Any, high: Any) -> Any:
-    """Where a function changes its sign from positive to negative, by halving."""
-
-    def halve(_: Any, ends: tuple[Any, Any]) -> tuple[Any, Any]:
-        middle = sum(ends) / 2
-        positive = of(middle) > 0
-        return jnp.where(positive, middle, ends[0]), jnp.where(positive, ends[1], middle)
-
-    ends: tuple[Any, Any] = jax.lax.fori_loop(0, 45, halve, (low, high))
-    return sum(ends) / 2
 
 
 def sampled(key: Key[Array, ""], config: Config, error: str) -> Sampled:

@@ -17,22 +17,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.harness import Caption, Claim, at_least, at_most, number
-from experiments.practice.gold_runs import (
-    BEST,
-    HACKS,
-    HEAVY,
-    LAPLACE,
-    NORMAL,
-    REACH,
-    TILT,
-    Config,
-    Curve,
-    Found,
-    Results,
-)
+from experiments.practice.gold_runs import Config, Curve, Found, Results
 from experiments.practice.gold_runs import run as run
 from rlrazor.plotting import COLORS, key, note, panels, samples, theory
 
+NORMAL, LAPLACE, HEAVY, HACKS = "normal", "Laplace", "heavy tail", "hacks"
+TILT, BEST = "tilt", "best-of-n"
 LOOKS: dict[str, Any] = {TILT: {"color": COLORS["reverse KL"]}, BEST: {"color": COLORS["measured"]}}
 INDEPENDENT = {NORMAL: "-", LAPLACE: "-.", HEAVY: ":"}  # of gold, with their lines
 MARKERS = {NORMAL: "o", LAPLACE: "^", HEAVY: "s", HACKS: "X"}
@@ -247,7 +237,7 @@ def caption(config: Config, results: Results) -> Caption:
         f"does under a heavy tail, from n = {most:.0f} on.",
         a="Proxy dashed, gold solid; points are sampled. The star is where the covariance is 0.",
         b="Errors have variance 1; the heavy tail is Student's t with 4 degrees of freedom. Blue tilt, purple "
-        f"best-of-n. Errors end at {REACH[HEAVY]:g}, where the tilt's nats do: a tail without end has no tilt.",
+        f"best-of-n. The tail ends at {number(results.longest)}; one without end has no tilt.",
         c="Lines are covariances, points slopes of gold by differences.",
         d=f"Root mean square over the largest gain, distances {NEAREST:g} to {FARTHEST:g}: below the diagonal RL's "
         "form fits better. Colors as before.",

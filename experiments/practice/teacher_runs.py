@@ -13,12 +13,11 @@ from jaxtyping import Array, Float, Key
 
 import rlrazor as rz
 from experiments.harness import UserError, bounded, checked_run
-from experiments.practice.gold_runs import root
 from rlrazor.sweeps import of_each
 from rlrazor.training import train_at
 
 GEOMETRIC, ARITHMETIC, TILT = "reverse KL", "forward KL", "tilt"
-TRAINED_ROUNDS = 6
+TRAINED_ROUNDS = 6  # of all rounds
 
 
 @dataclass(frozen=True)
@@ -171,12 +170,7 @@ def past(
     lines = measured(along(teachers[:, None], weights))
     teacher, log_ratio = teachers[extrapolated], log_ratios[extrapolated]
 
-    def covariance(weight: Any) -> Any:
-        return rz.covariance(along(teacher, weight), reward, log_ratio)
-
-    falls = jax.vmap(covariance)(weights) < 0
-    after = jnp.argmax(falls)
-    peak = jnp.where(falls.any(), root(covariance, weights[after - 1], weights[after]), jnp.nan)
+    peak = rz.peak_strength(base, log_ratio, reward, weights[1:])
 
     def training(weight: Any) -> Any:
         """Reward by the teacher's log-ratio, and a KL penalty."""

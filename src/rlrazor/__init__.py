@@ -117,6 +117,7 @@ from rlrazor.optima import FDivergence as FDivergence
 from rlrazor.optima import alpha_divergence as alpha_divergence
 from rlrazor.optima import ipo_gap as ipo_gap
 from rlrazor.optima import margin_gap as margin_gap
+from rlrazor.optima import peak_strength as peak_strength
 from rlrazor.optima import ppo_ptx_optimum as ppo_ptx_optimum
 from rlrazor.optima import regularized_optimum as regularized_optimum
 from rlrazor.policies import GaussianMixture as GaussianMixture

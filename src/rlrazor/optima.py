@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from rlrazor._numerics import (
     Elementwise,
+    expectation,
     expm1_ratio,
     gap_to_top,
     increasing_root,
@@ -24,7 +25,7 @@ from rlrazor._numerics import (
     reciprocal,
 )
 from rlrazor._types import LogProbs, Number, Policy, Rewards, Scalar
-from rlrazor.checks import finite, floating_number, nonnegative, outcome_arrays, positive
+from rlrazor.checks import finite, floating_number, nonnegative, outcome_arrays, positive, whole_as
 
 
 class FDivergence(NamedTuple):
@@ -177,6 +178,75 @@ def _regularized_optimum(
     conditioned = log_normalize(jnp.where(best, log_ref, -jnp.inf))
     optimum = jnp.where(at_zero, conditioned, log_normalize(log_weights(x, cost, log_ref)))
     return jnp.where(settled, log_ref, optimum)
+
+
+def peak_strength(
+    log_ref: LogProbs, reward: Rewards, gold: Rewards, strengths: Float[Array, " strengths"]
+) -> Float[Array, "..."]:
+    """The strength s = 1/beta from which on a tilt by one reward loses of another: Cov(reward, gold) = 0.
+
+    Under tilt(log_ref, reward, 1/s) the gold reward changes by dE[gold]/ds = Cov(reward, gold). With a proxy for the
+    reward it is where over-optimisation begins; with reward = log teacher - log ref it is the place on the e-geodesic,
+    1 at the teacher, that a student should be taken to.
+
+    Args:
+        log_ref: reference policy, `[..., outcomes]`.
+        reward: what is tilted by, finite where the reference has mass, `[..., outcomes]`.
+        gold: what is counted, the same.
+        strengths: > 0 and increasing, `[strengths]`; a peak between two neighbours that both gain is not seen.
+
+    Returns:
+        The smallest such strength, to the last bit, `[...]`: 0 where the gold reward falls from the start on, NaN where
+        it does not fall at any of the strengths.
+
+    Raises:
+        ValueError: `strengths` is not an axis of at least one.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_ref, proxy = jnp.log(jnp.array([0.5, 0.4, 0.1])), jnp.array([0.0, 1.0, 2.0])
+        >>> gold = jnp.array([0.0, 1.0, 0.0])  # the last outcome fools the proxy
+        >>> s = peak_strength(log_ref, proxy, gold, strengths=jnp.arange(1.0, 5.0))
+        >>> print(f"{s:.4f}")  # log √5: fooled as often as empty-handed
+        0.8047
+
+    References:
+        Gao, Schulman, Hilton, "Scaling Laws for Reward Model Overoptimization", arXiv:2210.10760.
+    """
+    log_ref, reward, gold = outcome_arrays(log_ref=log_ref, reward=reward, gold=whole_as(log_ref.dtype, gold))
+    if jnp.ndim(strengths) != 1 or 0 in jnp.shape(strengths):
+        raise ValueError(f"strengths must be [strengths] with at least one, got shape {jnp.shape(strengths)}")
+    solve = jnp.vectorize(
+        partial(_peak_strength, strengths=strengths.astype(log_ref.dtype)), signature="(k),(k),(k)->()"
+    )
+    found: Float[Array, ...] = solve(log_ref, reward, gold)
+    return found
+
+
+def _peak_strength(
+    log_ref: Float[Array, " k"], reward: Float[Array, " k"], gold: Float[Array, " k"], strengths: Float[Array, " s"]
+) -> Scalar:
+    """One row."""
+    possible = log_ref != -jnp.inf
+    reward, gold = (jnp.where(possible, x, 0.0) for x in (reward, gold))
+
+    def loss(strength: Scalar, given: Any) -> Scalar:
+        log_ref, reward, gold = given
+        log_policy = log_normalize(log_ref + strength * reward)
+        return -expectation(log_policy, (reward - expectation(log_policy, reward)) * gold)
+
+    given = (log_ref, reward, gold)
+    tried = jnp.concatenate([jnp.zeros_like(strengths[:1]), strengths])
+    losses = jax.lax.map(lambda strength: loss(strength, given), tried)
+    loses = losses > 0
+    after = jnp.argmax(loses)
+    root = increasing_root(
+        lambda strength, given: jnp.where(loses.any() & (after > 0), loss(strength, given), strength - 0.5),
+        jnp.where(loses.any(), tried[after - 1], 0.0),
+        jnp.where(loses.any(), tried[after], 1.0),
+        given,
+    )
+    return jnp.where(jnp.isnan(losses).any() | ~loses.any(), jnp.nan, jnp.where(after == 0, 0.0, root))
 
 
 def ppo_ptx_optimum(log_ref: LogProbs, log_pretrain: LogProbs, reward: Rewards, beta: Number, gamma: Number) -> Policy:
