@@ -60,7 +60,7 @@ def table(records: dict[str, dict[str, Any]], seconds: dict[str, dict[str, float
         lines.append("")
     totals = [sum(entry[size] for entry in seconds.values()) for size in ("published", "quick")]
     lines.append(
-        f"They add up to {totals[0]:.0f} s and, of `make smoke`, {totals[1]:.0f} s: a figure runs on every core."
+        f"They add up to {totals[0]:.0f} s and, of `make smoke`, {totals[1]:.0f} s; figures run side by side, one a core."
     )
     return "\n".join(lines) + "\n"
 

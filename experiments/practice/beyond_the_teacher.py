@@ -7,8 +7,8 @@ correct answers multiplies what it gave them already: under the reverse KL log-r
 bound, under the forward KL for small gains only, and repeated rounds end at one answer under both. A reward for any
 correct answer keeps all of them.
 
-Extrapolation: arXiv:2602.12125; the law: arXiv:2609.32722; self-distillation: arXiv:2606.26091. About 25 seconds on
-two cores.
+Extrapolation: arXiv:2602.12125; the law: arXiv:2609.32722; self-distillation: arXiv:2606.26091. Thread: SDPO issue 3
+asks why not to sample from the self-teacher; that is the optimum under the forward KL. About 25 seconds on two cores.
 """
 
 from typing import Any

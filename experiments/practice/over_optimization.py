@@ -6,7 +6,8 @@ over-optimises, however heavy the error's tail, and pays in nats instead. Best-o
 the tail is heavy. Where few answers fool the proxy both do. Nor does a form of the gold curve belong to an optimiser:
 the one that Gao et al. fitted to best-of-n fits the tilt, too, better than RL's, unless the tail is heavy.
 
-Gao et al., arXiv:2210.10760; Kwa et al., arXiv:2407.14503, on heavy tails. About 15 seconds on two cores.
+Gao et al., arXiv:2210.10760; Kwa et al., arXiv:2407.14503, on heavy tails. Threads: flow_grpo issue 233 and open-r1
+issue 407 (does a KL weight help), Pref-GRPO issue 2 (do ranks). About 15 seconds on two cores.
 """
 
 from typing import Any
