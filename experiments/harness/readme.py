@@ -64,30 +64,6 @@ def table(records: dict[str, dict[str, Any]], seconds: dict[str, dict[str, float
     return "\n".join(lines) + "\n"
 
 
-def table(records: dict[str, dict[str, Any]], seconds: dict[str, dict[str, float]]) -> str:
-    """A row a figure, by chapter, with the seconds of its published and its quick run."""
-    lines = []
-    for chapter in CHAPTERS:
-        lines += [
-            f"### {title(chapter_module(chapter)).rstrip('.')}",
-            "",
-            "| | figure | claims | command | seconds | `--quick` |",
-        ]
-        lines += ["|---|---|---|---|---|---|"]
-        for name in names(chapter):
-            picture = f'<a href="figures/{name}.png"><img src="figures/{name}.png" width="180"></a>'
-            took = [f"{seconds[name][size]:.0f}" if name in seconds else "" for size in ("published", "quick")]
-            counted = claims.summary(records[name]).removesuffix(" claims hold")
-            lines.append(f"| {picture} | {title(load(name)).rstrip('.')} | {counted} | `{command(records[name])}` | "
-                         f"{took[0]} | {took[1]} |")  # fmt: skip
-        lines.append("")
-    totals = [sum(entry[size] for entry in seconds.values()) for size in ("published", "quick")]
-    lines.append(
-        f"They add up to {totals[0]:.0f} s and, of `make smoke`, {totals[1]:.0f} s; as many run at once as there are cores."
-    )
-    return "\n".join(lines) + "\n"
-
-
 def saved_seconds(figures: Path) -> dict[str, dict[str, float]]:
     """The committed seconds by figure, of its published and of its quick run; none before the first `make readme`."""
     path = figures / "seconds.json"
