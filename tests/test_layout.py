@@ -58,6 +58,12 @@ def spelled_methods(text):
 SPELLERS = sorted({*SOURCE.rglob("*.py"), *EXPERIMENTS.glob("*/*.py")} - {SOURCE / "methods.py"})
 
 
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: path.stem)
+def test_what_is_no_number_is_not_taken_for_impossible(path):
+    # NaN > -inf is false, NaN != -inf is true: a policy that has diverged must not look like one without mass.
+    assert "> -jnp.inf" not in path.read_text()
+
+
 @pytest.mark.parametrize("path", SPELLERS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_no_method_is_spelled_outside_methods(path):
     assert spelled_methods(path.read_text()) == []

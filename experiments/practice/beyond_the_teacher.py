@@ -43,11 +43,16 @@ def diversity_at(own: Own, success: float) -> float:
     return float(np.interp(success, own.success, own.diversity))
 
 
+def extrapolated(config: Config, results: Results) -> tuple[Any, float]:
+    """Rewards along the e-geodesic that is extrapolated, and that of its teacher."""
+    reward = np.asarray(results.beyond.lines.reward)[config.correlations.index(config.extrapolated)]
+    return reward, float(np.interp(1, results.weights, reward))
+
+
 def claims(config: Config, results: Results) -> list[Claim]:
     """The geodesic, the law, and what is left of the correct answers."""
     beyond, own = results.beyond, results.own
-    reward = np.asarray(beyond.lines.reward)[config.correlations.index(config.extrapolated)]
-    teacher = float(np.interp(1, results.weights, reward))
+    reward, teacher = extrapolated(config, results)
     others = [weight for weight in config.trained if weight != 1]
     law, measured = (np.asarray(slope) for slope in beyond.slopes)
     ends = {name: np.asarray(one.log_ratio) for name, one in own.items()}
@@ -161,7 +166,7 @@ def plot(config: Config, results: Results) -> Figure:
 def draw_reward(ax: Axes, config: Config, results: Results) -> None:
     """Reward by the weight of the teacher's log-ratio."""
     beyond = results.beyond
-    reward = np.asarray(beyond.lines.reward)[config.correlations.index(config.extrapolated)]
+    reward, _ = extrapolated(config, results)
     theory(ax, results.weights, reward, color=COLORS["exact"], label="e-geodesic")
     samples(ax, config.trained, beyond.trained.reward, color=COLORS["reverse KL"], label="trained")
     ax.plot(beyond.peak_weight, beyond.peak.reward, "*", color=COLORS["target"], zorder=4)
@@ -176,7 +181,7 @@ def draw_reward(ax: Axes, config: Config, results: Results) -> None:
 def draw_law(ax: Axes, config: Config, results: Results) -> None:
     """Reward by the square root of the KL, with the slopes at the base."""
     beyond, reach = results.beyond, 1.6
-    for i, (correlation, line) in enumerate(zip(config.correlations, LINES, strict=False)):
+    for i, correlation in enumerate(config.correlations):
         root = np.sqrt(2 * np.asarray(beyond.lines.kl[i]))
         near = root <= reach
         theory(
@@ -184,7 +189,7 @@ def draw_law(ax: Axes, config: Config, results: Results) -> None:
             root[near],
             np.asarray(beyond.lines.reward[i])[near],
             color=COLORS["exact"],
-            linestyle=line,
+            linestyle=LINES[i % len(LINES)],
             label=f"correlation {correlation:g}",
         )
         slope = float(beyond.slopes.law[i])
@@ -224,8 +229,7 @@ def draw_rounds(ax: Axes, results: Results) -> None:
 def caption(config: Config, results: Results) -> Caption:
     """What a reader can quote."""
     beyond, own = results.beyond, results.own
-    reward = np.asarray(beyond.lines.reward)[config.correlations.index(config.extrapolated)]
-    teacher = float(np.interp(1, results.weights, reward))
+    _, teacher = extrapolated(config, results)
     numbers = {name: number(diversity_at(one, SUCCESS)) for name, one in own.items()}
     return Caption(
         f"Reward grows from {number(teacher)} at the teacher to {number(beyond.peak.reward)} at weight "

@@ -28,12 +28,13 @@ OFFLINE, DAGGER, ON_POLICY, WHOLE = "offline", "DAgger", "on-policy distillation
 CELLS = (SFT, OFFLINE, DAGGER, ON_POLICY, WHOLE)
 TRAINED = CELLS[:-1]
 LOOKS: dict[str, Any] = {  # the direction's color, the student's prefixes full
-    SFT: {"color": COLORS["forward KL"], "fillstyle": "none", "linestyle": ":"},
-    DAGGER: {"color": COLORS["forward KL"], "fillstyle": "full", "linestyle": "-"},
-    OFFLINE: {"color": COLORS["reverse KL"], "fillstyle": "none", "linestyle": ":"},
-    ON_POLICY: {"color": COLORS["reverse KL"], "fillstyle": "full", "linestyle": "-"},
-    WHOLE: {"color": COLORS["exact"], "fillstyle": "full", "linestyle": "--"},
+    SFT: {"color": COLORS["forward KL"], "fillstyle": "none"},
+    DAGGER: {"color": COLORS["forward KL"], "fillstyle": "full"},
+    OFFLINE: {"color": COLORS["reverse KL"], "fillstyle": "none"},
+    ON_POLICY: {"color": COLORS["reverse KL"], "fillstyle": "full"},
+    WHOLE: {"color": COLORS["exact"], "fillstyle": "full"},
 }
+LINES = {SFT: ":", DAGGER: "-", OFFLINE: ":", ON_POLICY: "-", WHOLE: "--"}
 WORDS = {
     SFT: "SFT: forward, teacher's prefixes",
     DAGGER: "DAgger: forward, own prefixes",
@@ -159,8 +160,7 @@ def draw_ends(ax: Axes, results: Results) -> None:
     """Ends, and the curve of least sums."""
     theory(ax, results.curve.forward, results.curve.reverse, color=COLORS["ref"], label="least weighted sum of both")
     for name, place in ends(results).items():
-        look = {key: value for key, value in LOOKS[name].items() if key != "linestyle"}
-        samples(ax, [place.forward], [place.reverse], markersize=5, label=WORDS[name], **look)
+        samples(ax, [place.forward], [place.reverse], markersize=5, label=WORDS[name], **LOOKS[name])
     ax.set(xlabel=r"KL$(T\Vert\pi)$ of answers (nats)", ylabel=r"KL$(\pi\Vert T)$ of answers (nats)")
     ax.set_title("where each ends")
 
@@ -168,10 +168,8 @@ def draw_ends(ax: Axes, results: Results) -> None:
 def draw_paths(ax: Axes, config: Config, results: Results) -> None:
     """Drift by reward along exact trainings."""
     for name, path in results.paths.items():
-        look = dict(LOOKS[name])
-        line = look.pop("linestyle")
-        theory(ax, path.reward, path.drift, color=look["color"], linestyle=line)
-        samples(ax, [path.reward[-1]], [path.drift[-1]], markersize=5, **look)
+        theory(ax, path.reward, path.drift, color=LOOKS[name]["color"], linestyle=LINES[name])
+        samples(ax, [path.reward[-1]], [path.drift[-1]], markersize=5, **LOOKS[name])
     ax.plot(results.teacher.reward, results.teacher.drift, "*", color=COLORS["target"])
     note(ax, "teacher", (float(results.teacher.reward), float(results.teacher.drift) - 0.15), ha="center", va="top")
     ax.axvline(config.level, color=COLORS["ref"], linewidth=0.6)
@@ -181,11 +179,9 @@ def draw_paths(ax: Axes, config: Config, results: Results) -> None:
 def draw_rates(ax: Axes, config: Config, results: Results) -> None:
     """Drift at the end by learning rate: exact and sampled."""
     for name in TRAINED:
-        look = dict(LOOKS[name])
-        line = look.pop("linestyle")
-        ax.axhline(float(ends(results)[name].drift), color=look["color"], linestyle=line, linewidth=1)
+        ax.axhline(float(ends(results)[name].drift), color=LOOKS[name]["color"], linestyle=LINES[name], linewidth=1)
         for seed in np.asarray(results.sampled[name].drift).T:
-            samples(ax, config.rates, seed, markersize=2, **look)
+            samples(ax, config.rates, seed, markersize=2, **LOOKS[name])
     ax.set(xscale="log", xlabel="learning rate (Adam)", ylabel=r"drift KL$(\pi_0\Vert\pi)$ (nats)")
     ax.set_title("on sampled prefixes")
 

@@ -1,6 +1,5 @@
 """Distillation into a student that remembers less than its teacher, for `distillation`."""
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -95,11 +94,12 @@ class Results(NamedTuple):
 
 def world_of(vocabulary: int) -> World:
     """Paid is a token that equals the one before the last."""
-    memories = [m for length in range(3) for m in itertools.product(range(vocabulary), repeat=length)]
-    before = np.array([memory[0] if len(memory) == 2 else -1 for memory in memories])
-    last = np.array([1 + memory[-1] if memory else 0 for memory in memories])
-    automaton = languages.ngram("".join(map(chr, range(97, 97 + vocabulary))), order=2).world
-    return World(automaton, jnp.asarray(last), jnp.asarray(before[:, None] == np.arange(vocabulary), float))
+    automaton = languages.ngram("abcdef"[:vocabulary], order=2).world
+    table, tokens = np.asarray(automaton.next_state), np.arange(vocabulary)
+    last, before = np.zeros(len(table), int), np.zeros(len(table), int)
+    last[table] = 1 + tokens
+    before[table] = last[:, None]
+    return World(automaton, jnp.asarray(last), jnp.asarray(before[:, None] == 1 + tokens, float))
 
 
 @checked_run
@@ -194,17 +194,11 @@ def trainings(
     return {
         "base": measured(student(world, base)),
         "teacher": measured(log_teacher),
-        "paths": by_name(jax.tree.map(lambda leaf: leaf[: len(CELLS)], paths)),
+        "paths": rows_by_name(CELLS, jax.tree.map(lambda leaf: leaf[: len(CELLS)], paths)),
         "curve": jax.tree.map(lambda leaf: leaf[len(CELLS) :], ends[0]),
-        "able": by_name(ends[1]),
+        "able": rows_by_name(CELLS, ends[1]),
         "gap": gap,
     }
-
-
-def by_name(stacked: Any) -> dict[str, Any]:
-    """What is stacked by cell, by its name."""
-    found: dict[str, Any] = rows_by_name(CELLS, stacked)
-    return found
 
 
 @partial(jax.jit, static_argnames=("sizes",))

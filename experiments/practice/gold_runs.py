@@ -15,7 +15,6 @@ from experiments.harness import bounded, checked_run
 NORMAL, LAPLACE, HEAVY, HACKS = "normal", "Laplace", "heavy tail", "hacks"
 ERRORS = (NORMAL, LAPLACE, HEAVY, HACKS)
 TILT, BEST = "tilt", "best-of-n"
-OPTIMISERS = (TILT, BEST)
 DEGREES = 4.0  # of freedom of Student's t, the heavy tail
 REACH = {NORMAL: 6.0, LAPLACE: 14.0, HEAVY: 40.0, HACKS: 6.0}  # the largest error; a heavy tail without end has no tilt
 SAMPLED_DRAWS = (1, 2, 4, 8, 16, 32, 64)  # of best-of-n

@@ -169,7 +169,6 @@ def past(
 
     lines = measured(along(teachers[:, None], weights))
     teacher, log_ratio = teachers[extrapolated], log_ratios[extrapolated]
-
     peak = rz.peak_strength(base, log_ratio, reward, weights[1:])
 
     def training(weight: Any) -> Any:
@@ -258,7 +257,6 @@ def alone(
         return log_ratio(jax.lax.map(lambda k: step(base, k), gains_trained)), measured(rounds(step, TRAINED_ROUNDS))
 
     ends, optima = of_each(LOSSES, trained), {name: optimum(best) for name, best in OPTIMA.items()}
-
     return {
         name: Own(
             log_ratio(jax.vmap(lambda k, best=best: best(base, k))(gains)),

@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Function = Callable[..., Any]
-
 
 def rows_by_name(names: Iterable[str], stacked: Any) -> dict[str, Any]:
     """Row i of every leaf under the i-th name.

@@ -24,7 +24,7 @@ from rlrazor._numerics import (
     log_wright_omega,
     reciprocal,
 )
-from rlrazor._types import LogProbs, Number, Policy, Rewards, Scalar
+from rlrazor._types import LogProbs, Number, PerRow, Policy, Rewards, Scalar
 from rlrazor.checks import finite, floating_number, nonnegative, outcome_arrays, positive, whole_as
 
 
@@ -180,9 +180,7 @@ def _regularized_optimum(
     return jnp.where(settled, log_ref, optimum)
 
 
-def peak_strength(
-    log_ref: LogProbs, reward: Rewards, gold: Rewards, strengths: Float[Array, " strengths"]
-) -> Float[Array, "..."]:
+def peak_strength(log_ref: LogProbs, reward: Rewards, gold: Rewards, strengths: Float[Array, " strengths"]) -> PerRow:
     """The strength s = 1/beta from which on a tilt by one reward loses of another: Cov(reward, gold) = 0.
 
     Under tilt(log_ref, reward, 1/s) the gold reward changes by dE[gold]/ds = Cov(reward, gold). With a proxy for the
@@ -219,7 +217,7 @@ def peak_strength(
     solve = jnp.vectorize(
         partial(_peak_strength, strengths=strengths.astype(log_ref.dtype)), signature="(k),(k),(k)->()"
     )
-    found: Float[Array, ...] = solve(log_ref, reward, gold)
+    found: PerRow = solve(log_ref, reward, gold)
     return found
 
 
@@ -238,15 +236,15 @@ def _peak_strength(
     given = (log_ref, reward, gold)
     tried = jnp.concatenate([jnp.zeros_like(strengths[:1]), strengths])
     losses = jax.lax.map(lambda strength: loss(strength, given), tried)
-    loses = losses > 0
-    after = jnp.argmax(loses)
+    known, after = (losses > 0).any() & ~jnp.isnan(losses).any(), jnp.argmax(losses > 0)
+    turns = known & (after > 0)
     root = increasing_root(
-        lambda strength, given: jnp.where(loses.any() & (after > 0), loss(strength, given), strength - 0.5),
-        jnp.where(loses.any(), tried[after - 1], 0.0),
-        jnp.where(loses.any(), tried[after], 1.0),
+        lambda strength, given: jnp.where(turns, loss(strength, given), strength - 0.5),
+        jnp.where(turns, tried[after - 1], 0.0),
+        jnp.where(turns, tried[after], 1.0),
         given,
     )
-    return jnp.where(jnp.isnan(losses).any() | ~loses.any(), jnp.nan, jnp.where(after == 0, 0.0, root))
+    return jnp.where(turns, root, jnp.where(known, 0.0, jnp.nan))
 
 
 def ppo_ptx_optimum(log_ref: LogProbs, log_pretrain: LogProbs, reward: Rewards, beta: Number, gamma: Number) -> Policy:
