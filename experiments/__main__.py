@@ -152,7 +152,7 @@ def print_list() -> None:
 
 if __name__ == "__main__":
     if "--quick" in sys.argv:  # which is compilation for the most part
-        hasty = "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
+        hasty = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
         os.environ["XLA_FLAGS"] = f"{hasty} {os.environ.get('XLA_FLAGS', '')}"
     processes.set_up()
     sys.exit(main(sys.argv[1:]))

@@ -28,7 +28,7 @@ PATIENCE = 600  # seconds, for what takes a few: only what hangs should fail
 
 def start(devices=1, **arguments):
     """A process that sweeps, with the two threads that XLA takes on two cores, however many there are."""
-    count = f"--xla_force_host_platform_device_count={devices}"
+    count = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     flags = {"XLA_FLAGS": count, "JAX_PLATFORMS": "cpu", "NPROC": "2"}
     command = [sys.executable, str(WORKER), json.dumps(arguments)]
     return subprocess.Popen(command, env=os.environ | flags, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

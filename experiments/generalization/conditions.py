@@ -84,8 +84,8 @@ class Config:
     def quick(cls) -> "Config":
         """Small networks, one seed, short trainings."""
         return cls(
-            num_train=500, num_test=40, width=64, pretrain_steps=1500, pretrain_batch=64, batch_size=48,
-            num_steps=350, num_seeds=1, many_seeds=2, num_resamples=50,
+            num_train=500, num_test=40, width=64, pretrain_steps=1000, pretrain_batch=64, batch_size=48,
+            num_steps=250, num_seeds=1, many_seeds=2, num_resamples=50,
         )  # fmt: skip
 
 

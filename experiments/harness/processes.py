@@ -1,5 +1,7 @@
 """Figures side by side: one process a core, since most of a run is compiling and drawing, which use one core."""
 
+import gc
+import math
 import multiprocessing
 import os
 import platform
@@ -14,8 +16,9 @@ from typing import Any
 import jax
 
 from experiments.harness import running
-from experiments.harness.chapters import BUILD, arrays_name
+from experiments.harness.chapters import BUILD, FIGURES, arrays_name
 from experiments.harness.config import UserError
+from experiments.harness.readme import saved_seconds
 
 Record = dict[str, Any]
 
@@ -27,6 +30,8 @@ def set_up() -> None:
     # By machine, since a program that is compiled for one processor may not run on another.
     jax.config.update("jax_compilation_cache_dir", str(BUILD / "compiled" / platform.node()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    gc.freeze()  # a trace makes millions of objects that live, among which a search for dead ones takes a seventh
+    gc.set_threshold(100_000)
     if parent := multiprocessing.parent_process():
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a word; the parent has it
@@ -49,11 +54,16 @@ def execute_all(configs: dict[str, Any], out: Path | None) -> Iterator[Record]:
         for name, config in configs.items():
             yield running.execute(name, config, out)
         return
+    seconds = saved_seconds(FIGURES)  # the longest first, so that none is left alone at the end; new ones before them
+
+    def length(group: dict[str, Any]) -> float:
+        return sum(seconds[name]["published"] if name in seconds else math.inf for name in group)
+
     spawn = multiprocessing.get_context("spawn")  # a forked XLA hangs
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=set_up)
     try:
-        done = as_completed([pool.submit(_execute_group, group, out) for group in groups.values()])
-        for future in done:
+        longest_first = sorted(groups.values(), key=length, reverse=True)
+        for future in as_completed([pool.submit(_execute_group, group, out) for group in longest_first]):
             yield from future.result()
     except BrokenProcessPool:
         raise UserError("a process that ran figures was killed; what had finished is saved") from None

@@ -53,7 +53,7 @@ class Config:
     @classmethod
     def quick(cls) -> "Config":
         """Fewer weights, rates, seeds and updates."""
-        return cls(num_steps=3000, num_weights=5, rates=(0.01, 0.3), num_seeds=3, num_updates=1500)
+        return cls(num_steps=3000, num_weights=5, rates=(0.01, 0.3), num_seeds=2, num_updates=1000)
 
 
 class World(NamedTuple):
