@@ -180,3 +180,9 @@ def test_log1p_ratio_matches_mpmath(x):
 
 def test_log1p_ratio_ends_at_zero():
     assert float(numerics.log1p_ratio(jnp.array(INF))) == pytest.approx(0.0, abs=1e-300)
+
+
+@pytest.mark.parametrize("name", ["uniform", "normal"])
+def test_numbers_that_are_drawn_along_one_axis_are_those_of_jax(name):
+    key, shape = jax.random.key(5), (3, 4, 5)
+    np.testing.assert_array_equal(getattr(numerics, name)(key, shape), getattr(jax.random, name)(key, shape))

@@ -54,6 +54,12 @@ def test_each_term_of_the_loss_is_its_sum(recipe, want):
     np.testing.assert_allclose(loss_of(recipe, WORLD, WEIGHTS), want, rtol=1e-10)
 
 
+def test_a_term_with_coefficient_0_is_no_term():
+    terms = dict.fromkeys(Recipe._fields, 0.0) | {"proxy": 2.0, "dpo_beta": 0.7}
+    np.testing.assert_allclose(loss_of(Recipe(**terms), WORLD, WEIGHTS), loss_of(Recipe(proxy=2.0), WORLD, WEIGHTS))
+    assert loss_of(Recipe(), WORLD, WEIGHTS) == 0
+
+
 def test_the_nll_anchor_imitates_what_is_chosen():
     loss = jax.jit(lambda w: loss_of(Recipe(nll=1.0), WORLD, w))
     pairs = rz.bradley_terry_pairs(jnp.log(jnp.asarray(BASE)), WORLD.proxy)

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from experiments.harness import bounded, checked_run
-from rlrazor.sweeps import rows_by_name
 from rlrazor.tasks.two_tasks import Outcome, Recipe, World, fine_tune, make_world
 from rlrazor.training import log_steps
 
@@ -157,10 +156,8 @@ def trainings(
     world: World, strengths: Float[Array, " strengths"], rate: Float[Array, ""], steps: Int[Array, " steps"]
 ) -> dict[str, Outcome]:
     """The same in one world."""
-    stacked = [
-        jax.vmap(lambda s, of=of: jax.tree.map(lambda x: x + 0 * s, of(s)))(strengths) for of in RECIPES.values()
-    ]
-    recipes: Recipe = jax.tree.map(lambda *rows: jnp.concatenate(rows), *stacked)
-    paths = jax.vmap(lambda recipe: fine_tune(world, recipe, rate, steps))(recipes)
-    ends = jax.tree.map(lambda leaf: leaf[:, -1].reshape(len(RECIPES), -1), paths)
-    return rows_by_name(RECIPES, ends) | {STOP: jax.tree.map(lambda leaf: leaf[0], paths)}
+    paths = {
+        name: jax.vmap(lambda s, of=of: fine_tune(world, of(s), rate, steps))(strengths) for name, of in RECIPES.items()
+    }
+    ends: dict[str, Outcome] = jax.tree.map(lambda leaf: leaf[:, -1], paths)
+    return ends | {STOP: jax.tree.map(lambda leaf: leaf[0], paths[PENALTY])}

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from rlrazor._numerics import log_normalize, log_sum, mass_times
+from rlrazor._numerics import log_normalize, log_sum, mass_times, uniform
 from rlrazor._types import Number, Scalar
 from rlrazor.checks import boolean_array, floating_array, integer_array, outcome_arrays, positive, whole_as
 from rlrazor.divergences import kl_divergence
@@ -355,7 +355,7 @@ def sample_answers(
         [[1, 0, 0], [1, 0, 0]]
     """
     steps = _steps(world, horizon, log_policy=log_policy)
-    quantiles = jax.random.uniform(key, (horizon, num), log_policy.dtype)
+    quantiles = uniform(key, (horizon, num), log_policy.dtype)
 
     def step(state: Int[Array, " num"], at: Any) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         changing, quantile = at

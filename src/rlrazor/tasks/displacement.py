@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from rlrazor._numerics import normal
 from rlrazor.objectives import Displacement, displacement, dpo_nll_loss
 from rlrazor.policies import softmax_policy
 from rlrazor.training import train_at
@@ -72,7 +73,7 @@ def random_params(key: Key[Array, ""], num_outcomes: int, num_features: int, sca
         (5, 3)
     """
     hidden_key, features_key = jax.random.split(key)
-    features = jax.random.normal(features_key, (num_outcomes, num_features)) / jnp.sqrt(float(num_features))
+    features = normal(features_key, (num_outcomes, num_features)) / jnp.sqrt(float(num_features))
     return Params(jnp.zeros(num_outcomes), scale * jax.random.normal(hidden_key, (num_features,)), features)
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from rlrazor._numerics import normal, uniform
 from rlrazor._trees import rows_by_name
 from rlrazor._types import Number
 from rlrazor.flows import gradient_flows
@@ -100,7 +101,7 @@ def many_prompts(key: Key[Array, ""], distance: Number, spread: Number, teacher_
     shape = (size.prompts, size.outcomes)
     odds = spread * jax.random.normal(of_odds, (size.prompts, 1))
     accept = jnp.broadcast_to(jnp.arange(size.outcomes) < size.correct, shape)
-    own, other = jax.random.normal(of_base, shape), teacher_spread * jax.random.normal(of_teacher, shape)
+    own, other = normal(of_base, shape), teacher_spread * normal(of_teacher, shape)
     right, wrong = condition(softmax_policy(own), accept), condition(softmax_policy(own), ~accept)
     log_ref = jnp.where(accept, jax.nn.log_sigmoid(odds) + right, jax.nn.log_sigmoid(-odds) + wrong)
     teacher = softmax_policy((1 - distance) * own + distance * other)
@@ -219,8 +220,8 @@ def train_to(
 
     def training(index: Int[Array, ""]) -> Run:
         def loss(logits: Float[Array, "prompts outcomes"], key: Key[Array, ""]) -> Float[Array, ""]:
-            uniform, other = jax.random.uniform(key, (2, logits.shape[0], problem.group_size))
-            each: Float[Array, " prompts"] = jax.lax.switch(index, losses, softmax_policy(logits), uniform, other)
+            quantiles, other = uniform(key, (2, logits.shape[0], problem.group_size))
+            each: Float[Array, " prompts"] = jax.lax.switch(index, losses, softmax_policy(logits), quantiles, other)
             return each.mean()
 
         optimizer, gradient = optax.sgd(rate), jax.grad(loss)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from rlrazor._numerics import normal, uniform
 from rlrazor._trees import rows_by_name
 from rlrazor.divergences import kl_divergence
 from rlrazor.forgetting import Drifts, success_rate
@@ -113,14 +114,14 @@ def make_world(
         raise ValueError(f"num_correct must lie in 1, ..., {num_outcomes - 1}, got {num_correct}")
     inputs, answers = (num_prompts, num_features), (num_prompts, num_outcomes)
     *input_keys, weights_key, accept_key, teacher_key = jax.random.split(key, 6)
-    old, shared, private = _unit(jax.vmap(lambda key: jax.random.normal(key, inputs))(jnp.stack(input_keys)))
-    accept = jnp.argsort(jax.random.uniform(accept_key, answers), axis=-1) < num_correct
+    old, shared, private = _unit(jax.vmap(lambda key: normal(key, inputs))(jnp.stack(input_keys)))
+    accept = jnp.argsort(uniform(accept_key, answers), axis=-1) < num_correct
     return World(
         old=jnp.concatenate([old, jnp.zeros(inputs)], axis=-1),
         new=jnp.concatenate([jnp.sqrt(overlap) * shared, jnp.sqrt(1 - overlap) * private], axis=-1),
-        weights=scale * jax.random.normal(weights_key, (2 * num_features, num_outcomes)),
+        weights=scale * normal(weights_key, (2 * num_features, num_outcomes)),
         accept=accept,
-        log_teacher=condition(softmax_policy(teacher_scale * jax.random.normal(teacher_key, answers)), accept),
+        log_teacher=condition(softmax_policy(teacher_scale * normal(teacher_key, answers)), accept),
     )
 
 
@@ -316,10 +317,10 @@ def fine_tune_on_samples(
     loss = sampled_loss(method, problem)
 
     def gradient(weights: Weights, key: Key[Array, ""], step: Int[Array, ""]) -> Weights:
-        uniform = jax.random.uniform(key, (len(world.new), num_samples))
+        quantiles = uniform(key, (len(world.new), num_samples))
 
         def of(weights: Weights) -> Float[Array, ""]:
-            return prompts @ loss(linear_softmax_policy(weights, world.new), uniform, None)
+            return prompts @ loss(linear_softmax_policy(weights, world.new), quantiles, None)
 
         slope: Weights = jax.grad(of)(weights)
         return slope

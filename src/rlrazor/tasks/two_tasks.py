@@ -2,9 +2,10 @@
 
 The world is that of `rlrazor.tasks.shared_features`, but for its rewards: on new prompts answers have a gold reward of
 normal numbers, and what is trained on is a proxy, gold plus noise on some of the answers. On old prompts the base's
-likeliest answer is right. A `Recipe` says how much of each term the loss has, so that one program trains them all.
+likeliest answer is right. A `Recipe` says how much of each term the loss has.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from rlrazor._numerics import normal, uniform
 from rlrazor.divergences import entropy, kl_divergence
 from rlrazor.objectives import bradley_terry_pairs, dpo_loss, expected_reward, sft_loss
 from rlrazor.policies import linear_softmax_policy
@@ -38,7 +40,7 @@ class World(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """The coefficient of each term of a loss, all numbers.
+    """The coefficient of each term of a loss, a number; None is no such term, and costs nothing.
 
     Attributes:
         proxy: of -E[proxy] on new prompts.
@@ -53,16 +55,16 @@ class Recipe(NamedTuple):
         replay: of the SFT loss on right answers to old prompts.
     """
 
-    proxy: Any = 0.0
-    gold: Any = 0.0
-    dpo: Any = 0.0
+    proxy: Any = None
+    gold: Any = None
+    dpo: Any = None
     dpo_beta: Any = 1.0
-    reverse_kl: Any = 0.0
-    forward_kl: Any = 0.0
-    entropy: Any = 0.0
-    nll: Any = 0.0
-    pretraining: Any = 0.0
-    replay: Any = 0.0
+    reverse_kl: Any = None
+    forward_kl: Any = None
+    entropy: Any = None
+    nll: Any = None
+    pretraining: Any = None
+    replay: Any = None
 
 
 class Outcome(NamedTuple):
@@ -115,8 +117,8 @@ def make_world(
     sizes: Any = {"num_prompts": num_prompts, "num_features": num_features, "num_outcomes": num_outcomes}
     inputs = shared_features.make_world(inputs_key, overlap, scale=1.0, teacher_scale=1.0, num_correct=1, **sizes)
     shape = num_prompts, num_outcomes
-    gold = jax.random.normal(gold_key, shape)
-    error = jnp.where(jax.random.uniform(noisy_key, shape) < noisy, noise * jax.random.normal(noise_key, shape), 0.0)
+    gold = normal(gold_key, shape)
+    error = jnp.where(uniform(noisy_key, shape) < noisy, noise * normal(noise_key, shape), 0.0)
     return World(inputs, gold, gold + error)
 
 
@@ -161,21 +163,21 @@ def loss_of(recipe: Recipe, world: World, weights: Weights) -> Float[Array, ""]:
     pairs = bradley_terry_pairs(new_base, world.proxy)
     log_ratio = new - new_base
     sides = log_ratio[:, pairs.chosen], log_ratio[:, pairs.rejected]
-    terms = Recipe(
-        proxy=-expected_reward(new, world.proxy),
-        gold=-expected_reward(new, world.gold),
-        dpo=dpo_loss(*sides, recipe.dpo_beta, pairs.weights),
-        dpo_beta=jnp.zeros(len(new)),
-        reverse_kl=kl_divergence(new, new_base),
-        forward_kl=kl_divergence(new_base, new),
-        entropy=-entropy(new),
-        nll=-(pairs.weights * new[:, pairs.chosen]).sum(-1),
-        pretraining=sft_loss(old, old_base),
-        replay=sft_loss(old, right),
-    )
-    total = sum(jax.tree.leaves(jax.tree.map(lambda c, term: c * term.mean(), recipe, terms)))
-    curved = recipe.dpo * recipe.dpo_beta**2 + sum(recipe[4:])
-    scaled: Float[Array, ""] = total / (1 + curved)
+    terms: dict[str, Callable[[], Float[Array, " prompts"]]] = {
+        "proxy": lambda: -expected_reward(new, world.proxy),
+        "gold": lambda: -expected_reward(new, world.gold),
+        "dpo": lambda: dpo_loss(*sides, recipe.dpo_beta, pairs.weights),
+        "reverse_kl": lambda: kl_divergence(new, new_base),
+        "forward_kl": lambda: kl_divergence(new_base, new),
+        "entropy": lambda: -entropy(new),
+        "nll": lambda: -(pairs.weights * new[:, pairs.chosen]).sum(-1),
+        "pretraining": lambda: sft_loss(old, old_base),
+        "replay": lambda: sft_loss(old, right),
+    }
+    curvature = {"proxy": 0, "gold": 0, "dpo": recipe.dpo_beta**2}  # of others 1, as of a KL divergence
+    given = {name: c for name, c in recipe._asdict().items() if name in terms and c is not None}
+    total = sum((c * terms[name]().mean() for name, c in given.items()), jnp.zeros(()))
+    scaled: Float[Array, ""] = total / (1 + sum(c * curvature.get(name, 1) for name, c in given.items()))
     return scaled
 
 

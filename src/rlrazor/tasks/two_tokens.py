@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
+from rlrazor._numerics import normal, uniform
 from rlrazor._types import Number, PerRow
 from rlrazor.divergences import kl_divergence
 from rlrazor.forgetting import forward_drift, value_at_crossing
@@ -211,7 +212,7 @@ def distill(
     log_base = answers(policy(world.base))
 
     def loss(params: Tokens, key: Key[Array, ""]) -> Float[Array, ""]:
-        quantiles = jax.random.uniform(key, (world.base.first.shape[0], group_size))
+        quantiles = uniform(key, (world.base.first.shape[0], group_size))
         return token_loss(policy(params), world.teacher, direction, rollouts, quantiles).mean()
 
     def measured(params: Tokens) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -225,4 +226,4 @@ def distill(
 
 def _normal_logits(key: Key[Array, ""], shape: tuple[int, int]) -> Tokens:
     of_first, of_second = jax.random.split(key)
-    return Tokens(jax.random.normal(of_first, shape), jax.random.normal(of_second, (*shape, shape[-1])))
+    return Tokens(normal(of_first, shape), normal(of_second, (*shape, shape[-1])))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from rlrazor._numerics import uniform
 from rlrazor.tasks.parity.methods import Loss
 from rlrazor.tasks.parity.network import Params, Scalar
 
@@ -173,5 +174,5 @@ def draw_batches(key: Key[Array, ""], num_images: int, *, num_steps: int, batch_
         raise ValueError(f"batch_size must be at most the number of images {num_images}, got {batch_size}")
     epochs = jax.random.split(order, math.ceil(num_steps / per_epoch))
     rows = jax.vmap(lambda k: jax.random.permutation(k, num_images)[: per_epoch * batch_size])(epochs)
-    uniform = jax.random.uniform(draws, (num_steps, batch_size, group_size), jnp.float32)
-    return Batches(rows.reshape(-1, batch_size)[:num_steps], uniform)
+    quantiles = uniform(draws, (num_steps, batch_size, group_size), jnp.float32)
+    return Batches(rows.reshape(-1, batch_size)[:num_steps], quantiles)
