@@ -124,22 +124,25 @@ def everything(
 
     draws = jnp.geomspace(1.2, largest_n, num_points)
     strengths = jnp.geomspace(0.05, 2.0, num_points)
+    near_beta = beta * jnp.array([0.999, 1.0, 1.001])
     policies = {
-        TILT: rz.tilt(log_ref, reward, 1 / strengths),
-        BEST: rz.best_of_n(log_ref, reward, draws),
+        TILT: rz.tilt(log_ref, reward, jnp.append(1 / strengths, near_beta)),
+        BEST: rz.best_of_n(log_ref, reward, jnp.append(draws, n)),
         WINS: rz.tilt(log_ref, win_rate, 0.25 / strengths),
         FORWARD: rz.regularized_optimum(log_ref, reward, 1 / strengths, divergence=rz.FORWARD_KL),
         CHI2: rz.regularized_optimum(log_ref, reward, 0.5 / strengths, divergence=rz.CHI2),
     }
-    near_beta = curve(rz.tilt(log_ref, reward, beta * jnp.array([0.999, 1.0, 1.001])))
-    first, last = (jax.tree.map(lambda leaf, at=at: leaf[at], near_beta) for at in (0, 2))
+    every = curve(jnp.concatenate([*policies.values()]))
+    ends = np.cumsum([len(log_policy) for log_policy in policies.values()])[:-1]
+    rows = dict(zip(policies, zip(*(jnp.split(leaf, ends) for leaf in every), strict=True), strict=True))
+    first, at_beta, last = (Curve(*(leaf[num_points + i] for leaf in rows[TILT])) for i in range(3))
     return Results(
-        curves={name: curve(log_policy) for name, log_policy in policies.items()},
+        curves={name: Curve(*(leaf[:num_points] for leaf in leaves)) for name, leaves in rows.items()},
         draws=draws,
         base=rz.expected_reward(log_ref, reward)[0],
-        at_beta=jax.tree.map(lambda leaf: leaf[1], near_beta),
+        at_beta=at_beta,
         slope=(first.reward - last.reward) / (first.kl - last.kl),
-        at_n=jax.tree.map(lambda leaf: leaf[0], curve(rz.best_of_n(log_ref, reward, n[None]))),
+        at_n=Curve(*(leaf[num_points] for leaf in rows[BEST])),
     )
 
 
