@@ -56,13 +56,13 @@ def execute_all(configs: dict[str, Any], out: Path | None) -> Iterator[Record]:
         return
     seconds = saved_seconds(FIGURES)  # the longest first, so that none is left alone at the end; new ones before them
 
-    def length(group: dict[str, Any]) -> float:
+    def seconds_of(group: dict[str, Any]) -> float:
         return sum(seconds[name]["published"] if name in seconds else math.inf for name in group)
 
     spawn = multiprocessing.get_context("spawn")  # a forked XLA hangs
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=set_up)
     try:
-        longest_first = sorted(groups.values(), key=length, reverse=True)
+        longest_first = sorted(groups.values(), key=seconds_of, reverse=True)
         for future in as_completed([pool.submit(_execute_group, group, out) for group in longest_first]):
             yield from future.result()
     except BrokenProcessPool:

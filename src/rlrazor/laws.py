@@ -69,7 +69,7 @@ def isotonic_fit(x: Points, y: Points) -> Points:
         y: forgetting, `[points]`.
 
     Returns:
-        f at each point, `[points]`, in the order of the points.
+        f at each point, `[points]`, in the order of the points; NaN where a point has no number.
 
     Example:
         >>> import jax.numpy as jnp
@@ -87,7 +87,7 @@ def isotonic_fit(x: Points, y: Points) -> Points:
     means = (sums[None, 1:] - sums[:-1, None]) / jnp.maximum(last - first + 1, 1).astype(y.dtype)
     least = jax.lax.cummin(jnp.where(first <= last, means, jnp.inf), axis=1, reverse=True)
     fit = jnp.max(jnp.where(first <= last, least, -jnp.inf), axis=0)
-    return mean + jnp.zeros_like(y).at[order].set(fit)
+    return jnp.where(jnp.isnan(x).any(), jnp.nan, mean + jnp.zeros_like(y).at[order].set(fit))
 
 
 def isotonic_r2(x: Points, y: Points) -> Scalar:

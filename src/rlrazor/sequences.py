@@ -466,7 +466,8 @@ def _kept(
     rank = jnp.broadcast_to(jnp.arange(log_policy.shape[-1]), log_policy.shape)
     places = jnp.argsort(order, axis=-1)
     keep = jnp.take_along_axis(stays(rank, before), places, axis=-1)
-    return log_normalize(jnp.where(keep, log_policy, -jnp.inf))
+    unranked = jnp.isnan(log_policy).any(-1, keepdims=True)
+    return log_normalize(jnp.where(keep | unranked, log_policy, -jnp.inf))
 
 
 def _at_least_one(horizon: int) -> None:
