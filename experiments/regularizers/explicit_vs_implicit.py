@@ -237,7 +237,7 @@ def draw_paths(ax: Axes, config: Config, results: Results) -> None:
             look: Any = {"color": style.color, "marker": style.marker, "at_most": 16}
             theory(ax, exact.success[0, row], exact.old_drift.forward[0, row], color=style.color, linestyle=style.line)
             samples(ax, sampled.success[0, row], sampled.old_drift.forward[0, row], label=label, **look)
-    ax.axvline(config.success, color=COLORS["ref"], linewidth=0.6)
+    ax.axvline(config.success, color=COLORS["ref"], linewidth=0.6, ymax=0.7)
     success_axis(ax, float(results.exact[ON].success[0, 0, 0]), 0.995)
     ax.set(ylabel=OLD_LOST, title="the four, in one world")
     ax.legend(loc="upper left")

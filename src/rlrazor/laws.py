@@ -69,7 +69,7 @@ def isotonic_fit(x: Points, y: Points) -> Points:
         y: forgetting, `[points]`.
 
     Returns:
-        f at each point, `[points]`, in the order of the points; NaN where a point has no number.
+        f at each point, `[points]`, in the order of the points; NaN throughout if one has no number.
 
     Example:
         >>> import jax.numpy as jnp
