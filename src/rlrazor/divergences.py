@@ -16,10 +16,11 @@ from jaxtyping import Array, Float
 from rlrazor._numerics import (
     bregman,
     expectation,
+    jensen_shannon_terms,
     kl_terms,
     log1p_ratio,
-    log_blend,
     log_power_sum,
+    mass_gap,
     renyi_terms,
     safe_sqrt,
     shared_log_ratio,
@@ -147,12 +148,7 @@ def jensen_shannon_divergence(log_p: LogProbs, log_q: LogProbs, weight: Number =
     if isinstance(weight, int | float) and not 0 <= weight <= 1:
         raise ValueError(f"weight must lie in [0, 1], got {weight}")
     log_p, log_q, w = outcome_arrays({"weight": weight}, log_p=log_p, log_q=log_q)
-    log_m = log_blend(log_q, log_p, w)
-    # At w = 0 (or 1) the weightless side may be infinitely far from m; 0 inf counts as 0, as the limit does.
-    apart = log_m == -jnp.inf
-    from_p = kl_terms(jnp.where((w == 0) & apart, -jnp.inf, log_p), log_m)
-    from_q = kl_terms(jnp.where((w == 1) & apart, -jnp.inf, log_q), log_m)
-    return (w * from_p + (1 - w) * from_q).sum(-1)
+    return jensen_shannon_terms(log_p, log_q, w).sum(-1)
 
 
 def renyi_divergence(log_p: LogProbs, log_q: LogProbs, order: Number) -> PerRow:
@@ -187,12 +183,26 @@ def renyi_divergence(log_p: LogProbs, log_q: LogProbs, order: Number) -> PerRow:
     log_powers = log_power_sum(log_p, log_q, a)
     close = jnp.isfinite(log_powers) & ((jnp.abs(log_powers) < 0.5) | (a == 1))
     # Elsewhere the terms may overflow and are not needed: p in place of q makes them zero, and their derivatives.
-    tsallis = renyi_terms(log_p, jnp.where(close, log_q, log_p), a).sum(-1, keepdims=True)
+    given = log_p, jnp.where(close, log_q, log_p), a
+    tsallis = jax.lax.cond(jnp.any(close), _tsallis_divergence, _no_divergence, *given)
     by_terms = log1p_ratio((a - 1) * tsallis) * tsallis
     at_order = jnp.where(close, by_terms, log_powers / jnp.where(a == 1, 1.0, a - 1))
-    possible = log_p != -jnp.inf
-    worst = jnp.max(jnp.where(possible, log_p - jnp.where(possible, log_q, 0.0), -jnp.inf), axis=-1, keepdims=True)
+    worst = jax.lax.cond(jnp.any(jnp.isinf(order)), _log_worst_ratio, _no_divergence, log_p, log_q, a)
     return jnp.where(jnp.isinf(order), jnp.maximum(worst, 0.0), at_order)[..., 0]
+
+
+def _tsallis_divergence(log_p: Float[Array, "..."], log_q: Float[Array, "..."], a: Float[Array, "..."]) -> PerRow:
+    return renyi_terms(log_p, log_q, a).sum(-1, keepdims=True)
+
+
+def _log_worst_ratio(log_p: Float[Array, "..."], log_q: Float[Array, "..."], a: Float[Array, "..."]) -> PerRow:
+    possible = log_p != -jnp.inf
+    log_ratio = jnp.where(possible, log_p - jnp.where(possible, log_q, 0.0), -jnp.inf)
+    return jnp.max(log_ratio + jnp.zeros_like(a), axis=-1, keepdims=True)
+
+
+def _no_divergence(log_p: Float[Array, "..."], log_q: Float[Array, "..."], a: Float[Array, "..."]) -> PerRow:
+    return jnp.zeros_like(log_p + log_q + a, shape=jnp.broadcast_shapes(log_p.shape[:-1], log_q.shape[:-1], a.shape[:-1]) + (1,))
 
 
 def chi2_divergence(log_p: LogProbs, log_q: LogProbs) -> PerRow:
@@ -241,10 +251,7 @@ def total_variation(log_p: LogProbs, log_q: LogProbs) -> PerRow:
         0.4000
     """
     log_p, log_q = outcome_arrays(log_p=log_p, log_q=log_q)
-    p_shared, q_shared, log_ratio = shared_log_ratio(log_p, log_q)
-    shared = -jnp.exp(jnp.maximum(p_shared, q_shared)) * jnp.expm1(-jnp.abs(log_ratio))
-    one_sided = (log_p == -jnp.inf) | (log_q == -jnp.inf)
-    return 0.5 * jnp.where(one_sided, jnp.exp(jnp.maximum(log_p, log_q)), shared).sum(-1)
+    return 0.5 * jnp.abs(mass_gap(log_p, log_q)).sum(-1)
 
 
 def hellinger_distance(log_p: LogProbs, log_q: LogProbs) -> PerRow:
@@ -269,13 +276,7 @@ def hellinger_distance(log_p: LogProbs, log_q: LogProbs) -> PerRow:
         Hellinger, "Neue Begründung der Theorie quadratischer Formen ...", 1909.
     """
     log_p, log_q = outcome_arrays(log_p=log_p, log_q=log_q)
-    p_shared, q_shared, log_ratio = shared_log_ratio(log_p, log_q)
-    far = jnp.abs(log_ratio) > 2.0  # sinh may overflow where the product underflows
-    root_pq = jnp.exp((p_shared + q_shared) / 2)
-    near = 4 * root_pq * jnp.sinh(jnp.where(far, 0.0, log_ratio) / 4) ** 2
-    terms = jnp.where(far, jnp.exp(p_shared) + jnp.exp(q_shared) - 2 * root_pq, near)
-    one_sided = (log_p == -jnp.inf) | (log_q == -jnp.inf)
-    return safe_sqrt(0.5 * jnp.where(one_sided, jnp.exp(log_p) + jnp.exp(log_q), terms).sum(-1))
+    return safe_sqrt(0.5 * (mass_gap(log_p / 2, log_q / 2) ** 2).sum(-1))
 
 
 def bhattacharyya_coefficient(log_p: LogProbs, log_q: LogProbs) -> PerRow:
