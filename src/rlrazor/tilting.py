@@ -16,17 +16,22 @@ from jaxtyping import Array, Bool, Float
 
 from rlrazor._numerics import (
     expectation,
-    expm1_tail,
     gap_to_top,
     increasing_root,
+    kl_terms,
     log_normalize,
     log_sum,
     reciprocal,
+    with_derivatives_of,
 )
 from rlrazor._types import LogProbs, Number, PerRow, Policy, Rewards, Scalar
 from rlrazor.checks import boolean_array, floating_array, nonnegative, outcome_arrays
 from rlrazor.divergences import cross_entropy, kl_divergence
 
+Outcomes = Float[Array, "*#batch outcomes"]
+Numbers = Float[Array, "*#batch #outcomes"]
+# Up to here log ref + reward / beta is rounded by no more than log ref itself is, which ranges over some nats.
+_FEW_NATS = 16.0
 Solved = tuple[Float[Array, " outcomes"], Scalar, Scalar, Scalar, Bool[Array, ""]]
 
 
@@ -93,8 +98,13 @@ def log_partition(log_ref: LogProbs, reward: Rewards, beta: Number) -> PerRow:
         "RL with KL Penalties is Better Viewed as Bayesian Inference", arXiv:2205.11275.
     """
     log_ref, reward, beta = outcome_arrays({"beta": nonnegative("beta", beta)}, log_ref=log_ref, reward=reward)
-    log_weights, top = _tilted_weights(log_ref, reward, reciprocal(beta))
+    log_z: PerRow = _log_partition(log_ref, reward, beta)[..., 0]
+    return log_z
 
+
+def _log_partition_exact(log_ref: Outcomes, reward: Outcomes, beta: Numbers) -> Numbers:
+    """For any reward and beta, `[..., 1]`."""
+    log_weights, top = _tilted_weights(log_ref, reward, reciprocal(beta))
     possible = log_ref != -jnp.inf
     finite = jnp.all(~possible | jnp.isfinite(reward), axis=-1, keepdims=True)
     allowed = jnp.where(possible & finite, reward, 0.0)
@@ -102,11 +112,35 @@ def log_partition(log_ref: LogProbs, reward: Rewards, beta: Number) -> PerRow:
     deviation = jnp.where(possible & finite, allowed - mean, 0.0)
     gentle = finite & jnp.all(jnp.abs(deviation) < beta, axis=-1, keepdims=True)
     beta_weak, beta_strong = jnp.where(gentle, beta, 1.0), jnp.where(gentle | (top == 0), 1.0, beta)
-    ref, x = jnp.exp(log_ref), jnp.where(gentle, deviation, 0.0) / beta_weak
-    spread = (ref * (x**2 / 2) * expm1_tail(x)).sum(-1, keepdims=True)
-    weak = mean / beta_weak + jnp.log1p(spread)
+    weak = _around_the_mean(log_ref, mean / beta_weak, jnp.where(gentle, deviation, 0.0) / beta_weak)
     strong = top / beta_strong + log_sum(log_weights)[..., None]
-    return jnp.where(gentle, weak, strong)[..., 0]
+    return jnp.where(gentle, weak, strong)
+
+
+def _log_partition_gentle(log_ref: Outcomes, reward: Outcomes, beta: Numbers) -> Numbers:
+    """While no reward lies more than beta from another."""
+    mean = (jnp.exp(log_ref) * reward).sum(-1, keepdims=True)
+    return _around_the_mean(log_ref, mean / beta, reciprocal(beta) * (reward - mean))
+
+
+def _around_the_mean(log_ref: Outcomes, mean: Numbers, y: Outcomes) -> Numbers:
+    """The sum mean + log(1 + E_ref[e^y - 1 - y]), with y the deviation from the mean."""
+    return mean + jnp.log1p(kl_terms(log_ref, log_ref + y).sum(-1, keepdims=True))
+
+
+def _log_partition_plain(log_ref: Outcomes, reward: Outcomes, beta: Numbers) -> Numbers:
+    return jax.nn.logsumexp(log_ref + reciprocal(beta) * reward, axis=-1, keepdims=True)
+
+
+@with_derivatives_of(_log_partition_exact)
+def _log_partition(log_ref: Outcomes, reward: Outcomes, beta: Numbers) -> Numbers:
+    """The exact form, or a shorter one that is as exact for all rows: the textbook's unless one is gentle."""
+    lowest, highest = (find(reward, axis=-1, keepdims=True) for find in (jnp.min, jnp.max))
+    possible = jnp.min(log_ref) > -jnp.inf
+    steep, gentle = (jnp.all(found) for found in (highest - lowest >= 2 * beta, highest - lowest < beta))
+    plain = steep & jnp.all(jnp.maximum(-lowest, highest) * reciprocal(beta) <= _FEW_NATS)
+    forms = _log_partition_exact, _log_partition_gentle, _log_partition_plain
+    return jax.lax.switch(jnp.where(possible & plain, 2, jnp.where(possible & gentle, 1, 0)), forms, log_ref, reward, beta)
 
 
 def tilt(log_ref: LogProbs, reward: Rewards, beta: Number) -> Policy:
@@ -137,7 +171,7 @@ def tilt(log_ref: LogProbs, reward: Rewards, beta: Number) -> Policy:
         Doing", arXiv:2510.18874.
     """
     log_ref, reward, beta = outcome_arrays({"beta": nonnegative("beta", beta)}, log_ref=log_ref, reward=reward)
-    return exponential_tilt(log_ref, reward, reciprocal(beta))
+    return _tilt(log_ref, reward, reciprocal(beta))
 
 
 def exponential_tilt(log_ref: LogProbs, reward: Rewards, strength: Float[Array, "*#batch #outcomes"]) -> Policy:
@@ -158,6 +192,18 @@ def exponential_tilt(log_ref: LogProbs, reward: Rewards, strength: Float[Array, 
         3.0000
     """
     return log_normalize(_tilted_weights(log_ref, reward, strength)[0])
+
+
+def _tilt_plain(log_ref: Outcomes, reward: Outcomes, strength: Numbers) -> Policy:
+    return jax.nn.log_softmax(log_ref + strength * reward)
+
+
+@with_derivatives_of(exponential_tilt)
+def _tilt(log_ref: Outcomes, reward: Outcomes, strength: Numbers) -> Policy:
+    """The exact form, or the textbook's where it is as exact for all rows."""
+    possible = jnp.all(jnp.max(log_ref, axis=-1) > -jnp.inf)
+    plain = possible & jnp.all(strength * jnp.max(jnp.abs(reward), axis=-1, keepdims=True) <= _FEW_NATS)
+    return jax.lax.cond(plain, _tilt_plain, exponential_tilt, log_ref, reward, strength)
 
 
 def _tilted_weights(
