@@ -186,3 +186,62 @@ def test_log1p_ratio_ends_at_zero():
 def test_numbers_that_are_drawn_along_one_axis_are_those_of_jax(name):
     key, shape = jax.random.key(5), (3, 4, 5)
     np.testing.assert_array_equal(getattr(numerics, name)(key, shape), getattr(jax.random, name)(key, shape))
+
+
+@pytest.mark.parametrize(("dtype", "x64"), [(np.float32, True), (np.float32, False), (np.float64, True)])
+def test_ascending_is_a_stable_argsort(dtype, x64):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(3, 500)).astype(dtype)
+    rows[1] = np.round(rows[1])  # ties
+    rows[1][rows[1] == 0] = 0.0  # none of them below 0
+    rows[2] = rows[2] * 10.0 ** rng.integers(-7, 5, 500)
+    rows[2, ::50], rows[2, 1::50] = -INF, INF
+    rows[2, 7::100] = 1 + np.finfo(dtype).eps * np.arange(5)  # numbers that differ in the last bit
+    with jax.enable_x64(x64):
+        found = jax.jit(jax.vmap(numerics.ascending))(rows)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, np.argsort(rows, axis=-1, kind="stable"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_log_cumulative_sum_matches_mpmath_however_small_the_weights(dtype):
+    log_w = np.array([-INF, -1e4, -1e4 + 1, -INF, -300.0, -0.5, -2.0, -700.0, 1.0], dtype)
+    got = quick_jit(numerics.log_cumulative_sum)(log_w)
+    sums = [MP.fsum(MP.exp(MP.mpf(float(x))) for x in log_w[: i + 1] if x > -INF) for i in range(len(log_w))]
+    np.testing.assert_allclose(got[1:], floats([MP.log(s) for s in sums[1:]]), rtol=4 * np.finfo(dtype).eps)
+    assert got[0] < -1e30
+    slopes = quick_jit(jax.jacobian(numerics.log_cumulative_sum))(log_w)
+    assert not np.isnan(slopes).any()
+    shares = [floats([MP.exp(MP.mpf(float(x))) / s if x > -INF else 0 for x in log_w]) for s in sums[1:]]
+    rtol = 2e3 * np.finfo(dtype).eps  # shares are exponentials of numbers up to 1e3
+    np.testing.assert_allclose(slopes[1:], np.tril(np.array(shares), 1), rtol=rtol, atol=np.finfo(dtype).tiny)
+
+
+def test_what_is_faster_keeps_its_derivatives_of_every_order_and_in_every_mode():
+    cube = numerics.with_derivatives_of(lambda x, y: x**3 * y)(lambda x, y: jax.lax.stop_gradient(x * x * x * y))
+    x, y = jnp.array(1.5), jnp.array(INF)
+    assert quick_jit(cube)(x, jnp.array(2.0)) == 6.75
+    assert quick_jit(jax.grad(jax.grad(cube)))(x, jnp.array(2.0)) == 18.0
+    assert quick_jit(jax.jacfwd(cube, argnums=1))(x, jnp.array(2.0)) == 3.375
+    assert quick_jit(jax.grad(cube))(jnp.array(0.5), y) == INF  # what does not move has no slope, 0 times which is NaN
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_mass_gap_matches_mpmath_near_and_far_and_its_slopes_are_the_masses(dtype):
+    log_p = jnp.array([-1.0, -1.0, -1.0, -1.0, -80.0, -INF, -1.0, -INF], dtype)
+    log_q = jnp.array([-1.0, -1.0 + 1e-4, -1.9, -30.0, -0.1, -2.0, -INF, -INF], dtype)
+    got = quick_jit(numerics.mass_gap)(log_p, log_q)
+    pairs = [
+        [MP.exp(MP.mpf(float(x))) if x > -INF else MP.mpf(0) for x in pair] for pair in zip(log_p, log_q, strict=True)
+    ]
+    np.testing.assert_allclose(got, floats([q - p for p, q in pairs]), rtol=8 * np.finfo(dtype).eps)
+    by_p, by_q = quick_jit(jax.grad(lambda a, b: numerics.mass_gap(a, b).sum(), argnums=(0, 1)))(log_p, log_q)
+    np.testing.assert_array_equal(by_p, -jnp.exp(log_p))
+    np.testing.assert_array_equal(by_q, jnp.exp(log_q))
+
+
+def test_the_tail_of_the_exponential_is_as_exact_in_three_terms_less():
+    x = np.linspace(-1, 1, 2001, dtype=np.float32)
+    want = floats([2 * (MP.expm1(MP.mpf(v)) - MP.mpf(v)) / MP.mpf(v) ** 2 if v else MP.mpf(1) for v in map(float, x)])
+    for tail in (numerics.expm1_tail, numerics.expm1_series):
+        assert relative_error(quick_jit(tail)(x), want).max() < 4 * np.finfo(np.float32).eps

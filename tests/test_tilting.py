@@ -169,6 +169,37 @@ def test_log_partition_where_its_two_formulas_meet():
     assert relative_error(got, want).max() < 1e-14
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("beta", [0.1, 0.7, 1.9, 2.1, 30.0, 1e4])
+def test_an_extreme_row_changes_no_other(beta, dtype):
+    """The textbook formulas serve where all rows allow it; next to an extreme row the exact forms serve all."""
+    rng = np.random.default_rng(0)
+    log_ref = jax.nn.log_softmax(jnp.asarray(rng.normal(size=(5, 7)), dtype))
+    reward = jnp.asarray(rng.uniform(-1, 1, size=(5, 7)), dtype)
+    extreme = reward.at[-1, 0].set(-INF).at[-1, 1].set(1e30)
+    for function in (tilt, log_partition):
+        alone, beside = (quick_jit(function)(log_ref, x, beta)[:-1] for x in (reward, extreme))
+        np.testing.assert_allclose(alone, beside, rtol=30 * np.finfo(dtype).eps, atol=np.finfo(dtype).eps / beta)
+    rows = [(np.exp(p.astype(float)), r) for p, r in zip(*map(np.asarray, (log_ref, reward)), strict=True)]
+    sums = [[oracles.log_sum(oracles.log_weights(p, x, beta)) for x in (r, 0 * r)] for p, r in rows]
+    want = floats([of_all - of_ref for of_all, of_ref in sums])  # the reference sums to 1 but for its rounding
+    np.testing.assert_allclose(
+        quick_jit(log_partition)(log_ref, reward, beta),
+        want,
+        rtol=60 * np.finfo(dtype).eps,
+        atol=np.finfo(dtype).eps / beta,
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("beta", [0.5, 3.0, 1e3, 1e6])
+def test_log_partition_of_a_fair_coin_is_log_cosh(beta, dtype):
+    """Its mean is nothing, so that all digits are those of the spread."""
+    log_ref, reward = jnp.log(jnp.full(2, 0.5, dtype)), jnp.array([-1.0, 1.0], dtype)
+    want = float(MP.log(MP.cosh(1 / MP.mpf(beta))))
+    assert quick_jit(log_partition)(log_ref, reward, beta) == pytest.approx(want, rel=float(20 * np.finfo(dtype).eps))
+
+
 def test_log_partition_at_infinite_beta_is_the_log_mass_of_the_allowed():
     log_ref = jnp.log(jnp.array([0.1, 0.3, 0.2, 0.4]))
     got = log_partition(log_ref, jnp.array([[3.0, -1e4, 0.0, 7.0], [3.0, -INF, 0.0, -INF]]), INF)

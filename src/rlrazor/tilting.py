@@ -15,10 +15,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rlrazor._numerics import (
+    ascending,
+    bregman,
     expectation,
     gap_to_top,
     increasing_root,
-    kl_terms,
+    log_cumulative_sum,
     log_normalize,
     log_sum,
     reciprocal,
@@ -125,7 +127,7 @@ def _log_partition_gentle(log_ref: Outcomes, reward: Outcomes, beta: Numbers) ->
 
 def _around_the_mean(log_ref: Outcomes, mean: Numbers, y: Outcomes) -> Numbers:
     """The sum mean + log(1 + E_ref[e^y - 1 - y]), with y the deviation from the mean."""
-    return mean + jnp.log1p(kl_terms(log_ref, log_ref + y).sum(-1, keepdims=True))
+    return mean + jnp.log1p(bregman(jnp.exp(log_ref), jnp.exp(log_ref + y), y).sum(-1, keepdims=True))
 
 
 def _log_partition_plain(log_ref: Outcomes, reward: Outcomes, beta: Numbers) -> Numbers:
@@ -136,11 +138,13 @@ def _log_partition_plain(log_ref: Outcomes, reward: Outcomes, beta: Numbers) -> 
 def _log_partition(log_ref: Outcomes, reward: Outcomes, beta: Numbers) -> Numbers:
     """The exact form, or a shorter one that is as exact for all rows: the textbook's unless one is gentle."""
     lowest, highest = (find(reward, axis=-1, keepdims=True) for find in (jnp.min, jnp.max))
-    possible = jnp.min(log_ref) > -jnp.inf
+    possible = jnp.min(log_ref) != -jnp.inf
     steep, gentle = (jnp.all(found) for found in (highest - lowest >= 2 * beta, highest - lowest < beta))
     plain = steep & jnp.all(jnp.maximum(-lowest, highest) * reciprocal(beta) <= _FEW_NATS)
     forms = _log_partition_exact, _log_partition_gentle, _log_partition_plain
-    return jax.lax.switch(jnp.where(possible & plain, 2, jnp.where(possible & gentle, 1, 0)), forms, log_ref, reward, beta)
+    which = jnp.where(possible & plain, 2, jnp.where(possible & gentle, 1, 0))
+    log_z: Numbers = jax.lax.switch(which, forms, log_ref, reward, beta)
+    return log_z
 
 
 def tilt(log_ref: LogProbs, reward: Rewards, beta: Number) -> Policy:
@@ -201,9 +205,10 @@ def _tilt_plain(log_ref: Outcomes, reward: Outcomes, strength: Numbers) -> Polic
 @with_derivatives_of(exponential_tilt)
 def _tilt(log_ref: Outcomes, reward: Outcomes, strength: Numbers) -> Policy:
     """The exact form, or the textbook's where it is as exact for all rows."""
-    possible = jnp.all(jnp.max(log_ref, axis=-1) > -jnp.inf)
+    possible = jnp.all(jnp.max(log_ref, axis=-1) != -jnp.inf)
     plain = possible & jnp.all(strength * jnp.max(jnp.abs(reward), axis=-1, keepdims=True) <= _FEW_NATS)
-    return jax.lax.cond(plain, _tilt_plain, exponential_tilt, log_ref, reward, strength)
+    policy: Policy = jax.lax.cond(plain, _tilt_plain, exponential_tilt, log_ref, reward, strength)
+    return policy
 
 
 def _tilted_weights(
@@ -461,10 +466,11 @@ def best_of_n(log_ref: LogProbs, reward: Rewards, n: Number) -> Policy:
 
 
 def _best_of_n(log_ref: Float[Array, " outcomes"], reward: Float[Array, " outcomes"], n: Scalar) -> Policy:
-    order = jnp.argsort(reward)
+    order = ascending(reward)
     log_sorted, sorted_reward = log_ref[order], reward[order]
-    tie = jnp.searchsorted(sorted_reward, sorted_reward, side="left")  # each tie is named by its first position
-    last = jnp.searchsorted(sorted_reward, sorted_reward, side="right") - 1
+    place, ends = jnp.arange(reward.size), sorted_reward[1:] != sorted_reward[:-1]
+    tie = jax.lax.cummax(jnp.where(jnp.append(True, ends), place, 0))  # each tie is named by its first position
+    last = jax.lax.cummin(jnp.where(jnp.append(ends, True), place, reward.size - 1), reverse=True)
     possible = log_sorted != -jnp.inf
 
     def finite(x: Float[Array, " outcomes"]) -> Float[Array, " outcomes"]:
@@ -473,8 +479,7 @@ def _best_of_n(log_ref: Float[Array, " outcomes"], reward: Float[Array, " outcom
     peak = jax.lax.stop_gradient(jnp.full_like(log_ref, -jnp.inf).at[tie].max(log_sorted)[tie])
     mass = jnp.zeros_like(log_ref).at[tie].add(jnp.where(possible, jnp.exp(finite(log_sorted) - finite(peak)), 0.0))
     log_mass = finite(peak) + jnp.log(jnp.where(possible, mass[tie], 1.0))
-    nothing = jnp.finfo(log_ref.dtype).min / 4  # stands in for -inf, where cumlogsumexp has no derivative
-    cumulative = jax.lax.cumlogsumexp(jnp.where(possible, log_sorted, nothing))
+    cumulative = log_cumulative_sum(log_sorted)
     log_below = finite(cumulative[last])  # log F(y)
     worst = tie == 0  # F(y-) = 0
     ahead = possible & ~worst
