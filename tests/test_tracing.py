@@ -98,6 +98,23 @@ def test_a_sweep_over_the_numbers_traces_once_and_compiled_is_eager(function, ar
         chex.assert_trees_all_equal(compiled(*arrays, *row), got)
 
 
+NO_DOOR = (exponential_tilt, log_pool, stopped_flow, both_flows)  # the flows' objectives have arrays of their own
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@EACH
+def test_sixteen_bits_are_computed_and_returned_in_32(function, arrays, numbers, dtype):
+    if function in NO_DOOR:
+        pytest.skip("takes arrays that another function has let in")
+    short = [x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x for x in arrays]
+    full = [x.astype(jnp.float32) if x.dtype == dtype else x for x in short]
+    row = [x.astype(jnp.float32) for x in rows(numbers)[0]]
+    compiled = jax.jit(function)
+    got, want = compiled(*short, *row), compiled(*full, *row)
+    assert {x.dtype for x in jax.tree.leaves(got)} <= {jnp.dtype(name) for name in ("float32", "bool", "int32")}
+    chex.assert_trees_all_close(got, want, rtol=1e-6)
+
+
 HIDES_NAN = {  # and why it may
     "condition": "its one NaN is at an outcome that is excluded",
     "stopped_flow": "an ODE that does not start",

@@ -42,6 +42,23 @@ def floating_array(name: str, value: ArrayLike) -> Float[Array, "..."]:
     return array
 
 
+def at_least_float32(array: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The array in float32 if it has fewer bits, as bfloat16 has; else as it is.
+
+    Args:
+        array: of a floating dtype.
+
+    Returns:
+        The array.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> at_least_float32(jnp.zeros(2, jnp.bfloat16)).dtype
+        dtype('float32')
+    """
+    return array.astype(jnp.float32) if jnp.finfo(array.dtype).bits < 32 else array
+
+
 def floating_number(name: str, value: ArrayLike) -> Float[Array, "..."]:
     """`value` as an array, if it is a Python number or an array of a floating dtype.
 
@@ -146,7 +163,8 @@ def outcome_arrays(
 
     Returns:
         The arrays, `[..., outcomes]`, then the numbers, `[..., 1]` in the first array's dtype, in the order given. A
-        number below the smallest normal one of that dtype is 0, on every device (XLA flushes it on some).
+        number below the smallest normal one of that dtype is 0, on every device (XLA flushes it on some). Arrays of
+        fewer than 32 bits, such as bfloat16, become float32.
 
     Raises:
         TypeError: an array is not of a floating dtype.
@@ -424,7 +442,7 @@ def _aligned(
     """The arrays, which share their last axis, then the numbers with a last axis of one, all of one rank."""
     dtype = next((jnp.asarray(x).dtype for name, x in arrays.items() if name not in _MAY_BE_WHOLE), float)
     cast = {name: whole_as(dtype, x) if name in _MAY_BE_WHOLE else x for name, x in arrays.items()}
-    given = {name: floating_array(name, value) for name, value in cast.items()}
+    given = {name: at_least_float32(floating_array(name, value)) for name, value in cast.items()}
     shared = axis == "sample" and "advantage" in given and given["advantage"].shape[-1:] in ((), (1,))
     if shared:
         given["advantage"] = given["advantage"].reshape(given["advantage"].shape or (1,))

@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float
 
 from rlrazor._numerics import log_blend, log_normalize, times_log
 from rlrazor._types import LogProbs, Number, PerRow, Policy
-from rlrazor.checks import floating_array, outcome_arrays
+from rlrazor.checks import at_least_float32, floating_array, outcome_arrays
 from rlrazor.divergences import hellinger_distance, kl_divergence
-from rlrazor.tilting import tilt
+from rlrazor.tilting import exponential_tilt
 
 Features = Float[Array, "*#batch outcomes features"]
 
@@ -77,7 +77,8 @@ def fisher_rao_distance(log_p: LogProbs, log_q: LogProbs) -> PerRow:
     References:
         Rao, "Information and the Accuracy Attainable in the Estimation of Statistical Parameters", 1945.
     """
-    return 4 * jnp.arcsin(hellinger_distance(log_p, log_q) / jnp.sqrt(2.0).astype(jnp.asarray(log_p).dtype))
+    distance = hellinger_distance(log_p, log_q)
+    return 4 * jnp.arcsin(distance / jnp.sqrt(2.0).astype(distance.dtype))
 
 
 def e_geodesic(log_p: LogProbs, log_q: LogProbs, t: Number) -> Policy:
@@ -185,7 +186,7 @@ def _features(features: Features, log_p: Float[Array, "..."]) -> Features:
     features = floating_array("features", features)
     if features.ndim < 2 or features.shape[-2] != log_p.shape[-1]:
         raise ValueError(f"features must be [..., {log_p.shape[-1]} outcomes, features], got shape {features.shape}")
-    return features
+    return at_least_float32(features)
 
 
 @jax.jit
@@ -198,7 +199,7 @@ def _i_projection(
     import optimistix
 
     def tilted(multipliers: Float[Array, " features"], centred: Float[Array, "..."]) -> Float[Array, " outcomes"]:
-        return tilt(log_ref, centred @ multipliers, 1.0)
+        return exponential_tilt(log_ref, centred @ multipliers, jnp.ones_like(moments[:1]))
 
     def miss(multipliers: Float[Array, " features"], centred: Float[Array, "..."]) -> Float[Array, " features"]:
         return jnp.exp(tilted(multipliers, centred)) @ centred

@@ -107,10 +107,10 @@ def reverse_kl_gradient(
     x = params.means[-1] + params.scales[-1] * z
     log_parts = component_log_densities(params, x)
     log_goal = gaussian_log_density(x, setting.target.means[-1], setting.target.scales[-1])
-    reward = published_reward(log_goal - log_parts[:, -1], beta, floor)
-    importance = jnp.exp(jax.nn.logsumexp(log_parts, axis=-1) - log_parts[:, -1])
-    x, weight = jax.lax.stop_gradient((x, reward * importance))
-    gradient: Mixture = jax.grad(lambda p: -(weight * _log_density(p, x)).mean())(params)
+    reward = published_reward(log_goal - log_parts[-1], beta, floor)
+    # w ∇ log q is the sum of q_k / Q ∇ log q_k over the components, with q_k the density of one.
+    x, weights = jax.lax.stop_gradient((x, reward[None] * jnp.exp(log_parts - log_parts[-1:])))
+    gradient: Mixture = jax.grad(lambda p: -(weights * component_log_densities(p, x)).sum(0).mean())(params)
     return gradient
 
 
@@ -284,7 +284,7 @@ def first_stop(progress: Progress, gain: Scalar) -> Stop:
 
 
 def _log_density(params: Mixture, x: Float[Array, " points"]) -> Float[Array, " points"]:
-    return jax.nn.logsumexp(component_log_densities(params, x), axis=-1)
+    return jax.nn.logsumexp(component_log_densities(params, x), axis=0)
 
 
 class Seeds(NamedTuple):

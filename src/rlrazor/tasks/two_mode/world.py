@@ -159,7 +159,7 @@ def bimodal_setting(
     return Setting(target, init, jnp.linspace(-reach, reach, num_points))
 
 
-def component_log_densities(params: Mixture, x: Float[Array, " points"]) -> Float[Array, "points components"]:
+def component_log_densities(params: Mixture, x: Float[Array, " points"]) -> Float[Array, "components points"]:
     """Weighted log-densities log w_k + log N(x; mean_k, scale_k²) of every component.
 
     Args:
@@ -167,15 +167,15 @@ def component_log_densities(params: Mixture, x: Float[Array, " points"]) -> Floa
         x: points, `[points]`.
 
     Returns:
-        `[points, components]`; the log-density of the mixture is their logsumexp.
+        `[components, points]`, points last since there are many; the log-density of the mixture is their logsumexp.
 
     Example:
         >>> import jax.numpy as jnp
         >>> component_log_densities(bimodal_setting().init, jnp.zeros(1)).shape
-        (1, 2)
+        (2, 1)
     """
     weights = jnp.append(params.old_weights, 1 - params.old_weights.sum())
-    return jnp.log(weights)[None] + gaussian_log_density(x[:, None], params.means[None], params.scales[None])
+    return jnp.log(weights)[:, None] + gaussian_log_density(x[None], params.means[:, None], params.scales[:, None])
 
 
 @jax.jit
@@ -194,7 +194,7 @@ def density(params: Mixture, x: Float[Array, " points"]) -> Float[Array, " point
         >>> print(f"{density(unimodal_setting().init, jnp.array([-3.5]))[0]:.4f}")
         0.3989
     """
-    return jnp.exp(component_log_densities(params, x)).sum(-1)
+    return jnp.exp(component_log_densities(params, x)).sum(0)
 
 
 class Overlaps(NamedTuple):
@@ -232,9 +232,9 @@ def overlaps(params: Mixture, setting: Setting) -> Overlaps:
         Chen et al., "Retaining by Doing", arXiv:2510.18874, released simulation.
     """
     grid = setting.grid
-    target = jnp.exp(component_log_densities(setting.target, grid))[:, jnp.array([0, -1])]
-    policy = jnp.exp(component_log_densities(params, grid))[:, jnp.array([0, -1])]
-    shared = jnp.trapezoid(jnp.minimum(target, policy), axis=0) / jnp.trapezoid(target, axis=0)
+    target = jnp.exp(component_log_densities(setting.target, grid))[jnp.array([0, -1])]
+    policy = jnp.exp(component_log_densities(params, grid))[jnp.array([0, -1])]
+    shared = jnp.trapezoid(jnp.minimum(target, policy), axis=-1) / jnp.trapezoid(target, axis=-1)
     return Overlaps(*shared)
 
 

@@ -1,0 +1,158 @@
+"""The kernels over a vocabulary, against the formula that is wrong at the edges, against PyTorch, and in memory.
+
+Both arguments are float32. "Plain" is the textbook formula in the same XLA: it has no infinity, loses small divergences
+and large rewards, and gives NaN where an outcome is impossible.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from timing import Call, Row, compare, compiled
+
+import rlrazor as rz
+
+SHAPES = (64, 131072), (4096, 1000)
+BETA, GENTLE_BETA, ORDER, NUM_DRAWS = 0.7, 70.0, 2.0, 16.0
+Function = Callable[..., Any]
+
+
+def plain_kl(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    return (jnp.exp(log_p) * (log_p - log_q)).sum(-1)
+
+
+def plain_jensen_shannon(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2.0)
+    return (plain_kl(log_p, log_m) + plain_kl(log_q, log_m)) / 2
+
+
+def plain_total_variation(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    return jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)).sum(-1) / 2
+
+
+def plain_hellinger(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    return jnp.sqrt(((jnp.exp(log_p / 2) - jnp.exp(log_q / 2)) ** 2).sum(-1) / 2)
+
+
+def plain_renyi(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    return jax.nn.logsumexp(ORDER * log_p - (ORDER - 1) * log_q, axis=-1) / (ORDER - 1)
+
+
+def plain_tilt(log_ref: jax.Array, reward: jax.Array) -> jax.Array:
+    return jax.nn.log_softmax(log_ref + reward / BETA)
+
+
+def plain_log_partition(beta: float) -> Function:
+    return lambda log_ref, reward: jax.nn.logsumexp(log_ref + reward / beta, axis=-1)
+
+
+def bare_sort(log_ref: jax.Array, reward: jax.Array) -> list[jax.Array]:
+    return list(jax.lax.sort((reward, log_ref, log_ref), num_keys=1))
+
+
+def renyi(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    return rz.renyi_divergence(log_p, log_q, ORDER)
+
+
+def gradient(divergence: Function) -> Function:
+    return jax.grad(lambda log_p, log_q: divergence(log_p, log_q).sum(), argnums=(0, 1))
+
+
+def tilted(function: Function, beta: float) -> Function:
+    return lambda log_ref, reward: function(log_ref, reward, beta)
+
+
+# (what, ours, the peer's name, the peer, the aim, whether the second array is a reward, a far policy or a close one)
+KERNELS: tuple[tuple[str, Function, str, Function, float, str], ...] = (
+    ("`kl_divergence`", rz.kl_divergence, "plain", plain_kl, 1.3, "far"),
+    ("its gradient, both arguments", gradient(rz.kl_divergence), "plain", gradient(plain_kl), 1.3, "far"),
+    ("`tilt`", tilted(rz.tilt, BETA), "plain", plain_tilt, 1.5, "reward"),
+    ("`log_partition`", tilted(rz.log_partition, BETA), "plain", plain_log_partition(BETA), 1.5, "reward"),
+    (
+        "`log_partition`, beta above all rewards",
+        tilted(rz.log_partition, GENTLE_BETA),
+        "plain",
+        plain_log_partition(GENTLE_BETA),
+        1.5,
+        "reward",
+    ),
+    ("`jensen_shannon_divergence`", rz.jensen_shannon_divergence, "plain", plain_jensen_shannon, 1.5, "far"),
+    ("`total_variation`", rz.total_variation, "plain", plain_total_variation, 1.5, "far"),
+    ("`hellinger_distance`", rz.hellinger_distance, "plain", plain_hellinger, 1.5, "far"),
+    ("`renyi_divergence` 2", renyi, "plain", plain_renyi, 1.5, "far"),
+    ("`renyi_divergence` 2 of policies that nearly agree", renyi, "plain", plain_renyi, 1.5, "close"),
+    ("`best_of_n`", tilted(rz.best_of_n, NUM_DRAWS), "sort of three operands", bare_sort, 1.5, "reward"),
+)
+
+
+def arguments(shape: tuple[int, int]) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """A reference, and beside it a far policy, a close one or a reward."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    log_ref = jax.nn.log_softmax(jax.random.normal(keys[0], shape, jnp.float32))
+    far = jax.nn.log_softmax(jax.random.normal(keys[1], shape, jnp.float32))
+    reward = jax.random.normal(keys[2], shape, jnp.float32)
+    close = jax.nn.log_softmax(log_ref + 0.1 * reward)
+    return jax.block_until_ready({"far": (log_ref, far), "close": (log_ref, close), "reward": (log_ref, reward)})
+
+
+def torch_calls(log_p: np.ndarray, second: np.ndarray) -> dict[str, Call]:
+    """The same in PyTorch, where it has a function for it."""
+    import torch
+
+    a, b = torch.from_numpy(np.array(log_p)), torch.from_numpy(np.array(second))
+    return {
+        "`kl_divergence`": lambda: torch.nn.functional.kl_div(b, a, reduction="none", log_target=True).sum(-1),
+        "`tilt`": lambda: torch.log_softmax(a + b / BETA, -1),
+    }
+
+
+def rows(runs: int, shapes: tuple[tuple[int, int], ...] = SHAPES) -> list[Row]:
+    """Every kernel at every shape, then the bare reading of both arguments and PyTorch."""
+    found = []
+    for shape in shapes:
+        given = arguments(shape)
+        where = f"[{shape[0]:,}, {shape[1]:,}]"
+        calls: dict[str, Call] = {}
+        for what, function, peer, other, aim, second in KERNELS:
+            calls[what] = compiled(function, *given[second])
+            few = max(runs // 5, 3) if "best" in what else runs
+            found.append(compare(f"{what} {where}", calls[what], peer, compiled(other, *given[second]), few, aim))
+        read = compiled(lambda a, b: jnp.einsum("rk,rk->r", a, b), *given["far"])
+        found.append(compare(f"`kl_divergence` {where}", calls["`kl_divergence`"], "a dot product", read, runs))
+        for what, second in (("`kl_divergence`", "far"), ("`tilt`", "reward")):
+            theirs = torch_calls(*map(np.asarray, given[second]))[what]
+            theirs()
+            found.append(compare(f"{what} {where}", calls[what], "PyTorch", theirs, runs, 1.0))
+    return found
+
+
+def memory(shape: tuple[int, int] = SHAPES[1]) -> list[tuple[str, float]]:
+    """Temporary memory of every kernel, in arrays of the size of one argument."""
+    given, found = arguments(shape), []
+    for what, function, _, _, _, second in KERNELS:
+        size = jax.jit(function).lower(*given[second]).compile().memory_analysis()
+        found.append((what, size.temp_size_in_bytes / given[second][0].nbytes))
+    return found
+
+
+def sixteen_bits(shape: tuple[int, int] = (64, 32768)) -> list[tuple[float, float, float]]:
+    """(KL, our relative error, the plain formula's) from bfloat16, both summed in float32; medians over rows."""
+    found = []
+    for distance in (0.05, 0.15, 0.5, 1.5):
+        keys = jax.random.split(jax.random.key(1))
+        logits, noise = (jax.random.normal(key, shape, jnp.float32) for key in keys)
+        log_p, log_q = jax.nn.log_softmax(2 * logits), jax.nn.log_softmax(2 * logits + distance * noise)
+        short = log_p.astype(jnp.bfloat16), log_q.astype(jnp.bfloat16)
+        exact, ours = rz.kl_divergence(log_p, log_q), rz.kl_divergence(*short)
+        plain = plain_kl(*(x.astype(jnp.float32) for x in short))
+        errors = (float(jnp.median(jnp.abs(x - exact) / exact)) for x in (ours, plain))
+        found.append((float(exact.mean()), *errors))
+    return found
+
+
+if __name__ == "__main__":
+    for row in rows(15):
+        print(row)
+    print(memory(), sixteen_bits())

@@ -1,0 +1,87 @@
+"""Simulations: the two-mode runs against their random numbers, and a thousand gradient flows against SciPy's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.integrate import solve_ivp
+from timing import Row, compare, compiled
+
+import rlrazor as rz
+from rlrazor.tasks import two_mode
+
+NUM_SEEDS, NUM_STEPS, NUM_SAMPLES = 16, 200, 1000
+NUM_FLOWS, NUM_OUTCOMES, END, TOLERANCE = 1000, 10, 5.0, 1e-6
+
+
+def two_mode_runs(runs: int, num_seeds: int = NUM_SEEDS) -> Row:
+    """Seeded RL runs as published, against drawing what they sample; both float32."""
+    keys = jax.random.split(jax.random.key(0), num_seeds)
+    setting = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), two_mode.bimodal_setting())
+
+    def simulate(keys: jax.Array) -> two_mode.Run:
+        sizes = {"num_steps": NUM_STEPS, "num_samples": NUM_SAMPLES}
+        return two_mode.sampled_runs(
+            setting, keys, direction=two_mode.REVERSE, learning_rate=0.01, slow_factor=0.005, **sizes
+        )
+
+    def draw(keys: jax.Array) -> jax.Array:
+        def one(key: jax.Array) -> jax.Array:
+            def update(total: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+                return total + jax.random.normal(key, (NUM_SAMPLES,), jnp.float32).sum(), None
+
+            return jax.lax.scan(update, jnp.zeros((), jnp.float32), jax.random.split(key, NUM_STEPS))[0]
+
+        return jax.vmap(one)(keys)
+
+    what = f"{num_seeds} two-mode RL runs, {NUM_STEPS} updates of {NUM_SAMPLES:,} samples"
+    return compare(what, compiled(simulate, keys), "their normal numbers", compiled(draw, keys), runs, 3.0)
+
+
+def gradient_flows(runs: int, num_flows: int = NUM_FLOWS) -> Row:
+    """Forward-KL flows to random targets, vmapped, against `solve_ivp` in a loop at the same tolerance."""
+    targets = jax.nn.log_softmax(jax.random.normal(jax.random.key(0), (num_flows, NUM_OUTCOMES)))
+    times = jnp.array([0.0, END])
+
+    def flow(log_target: jax.Array) -> jax.Array:
+        there = rz.gradient_flow(
+            lambda log_policy: rz.kl_divergence(log_target, log_policy),
+            jnp.zeros(NUM_OUTCOMES, log_target.dtype),
+            times.astype(log_target.dtype),
+            tolerance=TOLERANCE,
+        )
+        return there.log_policy[-1]
+
+    probabilities = np.exp(np.asarray(targets, float))
+
+    def scipy_flows() -> np.ndarray:
+        def velocity(_: float, logits: np.ndarray, target: np.ndarray) -> np.ndarray:
+            weights = np.exp(logits - logits.max())
+            return target - weights / weights.sum()
+
+        return np.array(
+            [
+                solve_ivp(velocity, (0.0, END), np.zeros(NUM_OUTCOMES), args=(p,), rtol=TOLERANCE, atol=TOLERANCE).y[
+                    :, -1
+                ]
+                for p in probabilities
+            ]
+        )
+
+    ours = compiled(jax.vmap(flow), targets)
+    found, logits = np.exp(np.asarray(jax.jit(jax.vmap(flow))(targets))), scipy_flows()
+    theirs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(found, theirs, atol=1e-4)
+    what = f"{num_flows:,} flows of {NUM_OUTCOMES} logits"
+    return compare(what, ours, "SciPy's `solve_ivp` in a loop", scipy_flows, max(runs // 5, 3), 1 / 30)
+
+
+def rows(runs: int, *, small: bool = False) -> list[Row]:
+    """Both."""
+    if small:
+        return [two_mode_runs(runs, 2), gradient_flows(runs, 4)]
+    return [two_mode_runs(runs), gradient_flows(runs)]
+
+
+if __name__ == "__main__":
+    for row in rows(15):
+        print(row)
