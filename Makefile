@@ -18,10 +18,8 @@ lint: $(INSTALLED)  ## style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/.benchmarks  ## the tables behind benchmarks/README.md
-	$(BIN)/python benchmarks/core.py
-	$(BIN)/python benchmarks/trainings.py
-	$(BIN)/python benchmarks/environments.py
+bench: .venv/.benchmarks  ## measures the tables and the figure of benchmarks/README.md again
+	$(BIN)/python benchmarks/report.py
 
 .venv/.benchmarks: $(INSTALLED)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable '.[bench]'

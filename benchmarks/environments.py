@@ -1,19 +1,16 @@
 """Transitions that the worlds of `generalization` step and score in a second, on all cores, after compilation.
 
-`python benchmarks/environments.py` prints medians. A transition of the walk is one call of its verifier, with the
+A transition of the walk is one call of its verifier, with the
 action drawn for it; a scored state is one of `exact_scores`, which gives the published accuracy without sampling. An
 answer of the card game is a number for every card and a formula, drawn and paid.
 """
 
-import os
 import statistics
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from core import seconds
-from rich.console import Console
-from rich.table import Table
+from timing import seconds
 
 from rlrazor.tasks import navigation, points
 
@@ -55,21 +52,12 @@ def play(key: jax.Array) -> float:
     return a_second(lambda: answers(table).block_until_ready(), NUM_HANDS * GROUP_SIZE)
 
 
-def main() -> None:
-    """Print the table."""
-    jax.config.update("jax_enable_x64", True)
-    table = Table(
-        "what", "millions a second", f"at least {AIM / 1e6:g}", title=f"{os.cpu_count()} x CPU, jax {jax.__version__}"
-    )
-    steps, scores = walk(jax.random.key(0))
-    for name, rate in (
-        ("transitions of the walk, stepped and verified", steps),
-        ("states of the walk, scored exactly", scores),
-        ("answers of the card game, drawn and paid", play(jax.random.key(1))),
-    ):
-        table.add_row(name, f"{rate / 1e6:.1f}", "met" if rate >= AIM else "not met")
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    main()
+def rates() -> list[tuple[str, float]]:
+    """(what, how many a second), in float64."""
+    with jax.enable_x64(True):
+        steps, scores = walk(jax.random.key(0))
+        return [
+            ("transitions of the walk, stepped and verified", steps),
+            ("states of the walk, scored exactly", scores),
+            ("answers of the card game, drawn and paid", play(jax.random.key(1))),
+        ]

@@ -4,6 +4,7 @@ Both arguments are float32. "Plain" is the textbook formula in the same XLA: it 
 and large rewards, and gives NaN where an outcome is impossible.
 """
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -97,6 +98,11 @@ def arguments(shape: tuple[int, int]) -> dict[str, tuple[jax.Array, jax.Array]]:
     return jax.block_until_ready({"far": (log_ref, far), "close": (log_ref, close), "reward": (log_ref, reward)})
 
 
+def has_torch() -> bool:
+    """Whether the extra `bench` is installed."""
+    return importlib.util.find_spec("torch") is not None
+
+
 def torch_calls(log_p: np.ndarray, second: np.ndarray) -> dict[str, Call]:
     """The same in PyTorch, where it has a function for it."""
     import torch
@@ -121,7 +127,7 @@ def rows(runs: int, shapes: tuple[tuple[int, int], ...] = SHAPES) -> list[Row]:
             found.append(compare(f"{what} {where}", calls[what], peer, compiled(other, *given[second]), few, aim))
         read = compiled(lambda a, b: jnp.einsum("rk,rk->r", a, b), *given["far"])
         found.append(compare(f"`kl_divergence` {where}", calls["`kl_divergence`"], "a dot product", read, runs))
-        for what, second in (("`kl_divergence`", "far"), ("`tilt`", "reward")):
+        for what, second in (("`kl_divergence`", "far"), ("`tilt`", "reward")) if has_torch() else ():
             theirs = torch_calls(*map(np.asarray, given[second]))[what]
             theirs()
             found.append(compare(f"{what} {where}", calls[what], "PyTorch", theirs, runs, 1.0))
@@ -150,9 +156,3 @@ def sixteen_bits(shape: tuple[int, int] = (64, 32768)) -> list[tuple[float, floa
         errors = (float(jnp.median(jnp.abs(x - exact) / exact)) for x in (ours, plain))
         found.append((float(exact.mean()), *errors))
     return found
-
-
-if __name__ == "__main__":
-    for row in rows(15):
-        print(row)
-    print(memory(), sixteen_bits())

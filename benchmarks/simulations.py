@@ -1,4 +1,4 @@
-"""Simulations: the two-mode runs against their random numbers, and a thousand gradient flows against SciPy's."""
+"""Simulations: two-mode runs against their random numbers, gradient flows against SciPy's, answers of many tokens."""
 
 import jax
 import jax.numpy as jnp
@@ -75,13 +75,24 @@ def gradient_flows(runs: int, num_flows: int = NUM_FLOWS) -> Row:
     return compare(what, ours, "SciPy's `solve_ivp` in a loop", scipy_flows, max(runs // 5, 3), 1 / 30)
 
 
+def soft_dynamic_programming(runs: int, horizon: int = 256, tokens: int = 1000, states: int = 64) -> Row:
+    """The value of `tilt_tokens` with its gradient in every token's reward, against the value alone; float32."""
+    of_world, of_ref, of_reward = jax.random.split(jax.random.key(0), 3)
+    world = rz.automaton(jax.random.randint(of_world, (states, tokens), 0, states))
+    log_ref = jax.nn.log_softmax(jax.random.normal(of_ref, (states, tokens)))
+    reward = jax.random.normal(of_reward, (states, tokens))
+
+    def value(reward: jax.Array) -> jax.Array:
+        found: jax.Array = rz.tilt_tokens(world, log_ref, reward, 1.0, horizon).log_partition[0, 0]
+        return found
+
+    gradient, forward = (compiled(function, reward) for function in (jax.value_and_grad(value), value))
+    what = f"soft dynamic programming with its gradient, {horizon} x {tokens:,} x {states}"
+    return compare(what, gradient, "its value alone", forward, runs)
+
+
 def rows(runs: int, *, small: bool = False) -> list[Row]:
-    """Both."""
+    """All of them."""
     if small:
-        return [two_mode_runs(runs, 2), gradient_flows(runs, 4)]
-    return [two_mode_runs(runs), gradient_flows(runs)]
-
-
-if __name__ == "__main__":
-    for row in rows(15):
-        print(row)
+        return [two_mode_runs(runs, 2), gradient_flows(runs, 4), soft_dynamic_programming(runs, 4, 8, 3)]
+    return [two_mode_runs(runs), gradient_flows(runs), soft_dynamic_programming(runs)]

@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from core import paired, seconds
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 from rich.table import Table
+from timing import Row, paired, seconds
 
 from rlrazor.methods import GRPO, SFT_1
 from rlrazor.tasks import images, parity
@@ -87,6 +87,27 @@ def ours(train: Callable[..., Any], world: parity.World, bases: parity.Base) -> 
         return lambda: jax.block_until_ready(program(world, bases, share))
 
     return of_method
+
+
+def rows(runs: int) -> list[Row]:
+    """Whole trainings of two methods with their measures: ours on all cores against PyTorch, eager and at its best."""
+    world = parity.split_world(images.load_mnist(), images.load_fashion(), num_test=1000)
+    base = jax.jit(parity.make_base)(world, parity.init_network(jax.random.key(0)))
+    check_measures(world, base)
+    program = ours(training, world, jax.tree.map(lambda leaf: leaf[None], base))
+    cores, devices, found = torch.get_num_threads(), len(jax.local_devices()), []
+    for method in (SFT_1, GRPO):
+        for peer, at_once in (("PyTorch eager", 1), ("the best of PyTorch", cores)):
+            torch.set_num_threads(cores // at_once)
+            theirs = eager.train(world, base, method, RATE, BETA, NUM_STEPS, NUM_CHECKPOINTS, fused=at_once > 1)
+            mine = program(method)
+            mine()
+            theirs()
+            slow, fast, ratio = paired(theirs, mine, runs)
+            what = f"a training of ParityMNIST, {method}, {NUM_STEPS} steps"
+            found.append(Row(what, fast / devices, peer, slow / at_once, ratio * at_once / devices, 1.0))
+    torch.set_num_threads(cores)
+    return found
 
 
 def check_measures(world: parity.World, base: parity.Base) -> None:
