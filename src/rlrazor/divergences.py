@@ -15,7 +15,7 @@ its fellows or with batch axes that do not broadcast `ValueError`: see `rlrazor.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from rlrazor._numerics import (
     bregman,
@@ -28,9 +28,12 @@ from rlrazor._numerics import (
     renyi_terms,
     safe_sqrt,
     shared_log_ratio,
+    with_derivatives_of,
 )
 from rlrazor._types import LogProbs, Number, PerRow
 from rlrazor.checks import floating_array, nonnegative, outcome_arrays
+
+Outcomes = Float[Array, "..."]
 
 
 def entropy(log_p: LogProbs) -> PerRow:
@@ -187,26 +190,31 @@ def renyi_divergence(log_p: LogProbs, log_q: LogProbs, order: Number) -> PerRow:
     log_powers = log_power_sum(log_p, log_q, a)
     close = jnp.isfinite(log_powers) & ((jnp.abs(log_powers) < 0.5) | (a == 1))
     # Elsewhere the terms may overflow and are not needed: p in place of q makes them zero, and their derivatives.
-    given = log_p, jnp.where(close, log_q, log_p), a
-    tsallis = jax.lax.cond(jnp.any(close), _tsallis_divergence, _no_divergence, *given)
+    tsallis = _tsallis_where_close(log_p, jnp.where(close, log_q, log_p), a, jnp.any(close))
     by_terms = log1p_ratio((a - 1) * tsallis) * tsallis
     at_order = jnp.where(close, by_terms, log_powers / jnp.where(a == 1, 1.0, a - 1))
-    worst = jax.lax.cond(jnp.any(jnp.isinf(order)), _log_worst_ratio, _no_divergence, log_p, log_q, a)
+    worst = jax.lax.cond(jnp.any(jnp.isinf(order)), _log_worst_ratio, _nothing, log_p, log_q, a)
     return jnp.where(jnp.isinf(order), jnp.maximum(worst, 0.0), at_order)[..., 0]
 
 
-def _tsallis_divergence(log_p: Float[Array, "..."], log_q: Float[Array, "..."], a: Float[Array, "..."]) -> PerRow:
+def _tsallis(log_p: Outcomes, log_q: Outcomes, a: Outcomes, close: Bool[Array, ""]) -> PerRow:
     return renyi_terms(log_p, log_q, a).sum(-1, keepdims=True)
 
 
-def _log_worst_ratio(log_p: Float[Array, "..."], log_q: Float[Array, "..."], a: Float[Array, "..."]) -> PerRow:
+@with_derivatives_of(_tsallis)  # for those of a condition keep every intermediate array of both its branches
+def _tsallis_where_close(log_p: Outcomes, log_q: Outcomes, a: Outcomes, close: Bool[Array, ""]) -> PerRow:
+    found: PerRow = jax.lax.cond(close, _tsallis, _nothing, log_p, log_q, a, close)
+    return found
+
+
+def _log_worst_ratio(log_p: Outcomes, log_q: Outcomes, a: Outcomes) -> PerRow:
     possible = log_p != -jnp.inf
     log_ratio = jnp.where(possible, log_p - jnp.where(possible, log_q, 0.0), -jnp.inf)
     return jnp.max(log_ratio + jnp.zeros_like(a), axis=-1, keepdims=True)
 
 
-def _no_divergence(log_p: Float[Array, "..."], log_q: Float[Array, "..."], a: Float[Array, "..."]) -> PerRow:
-    return jnp.zeros_like((log_p + log_q + a)[..., :1])
+def _nothing(log_p: Outcomes, log_q: Outcomes, a: Outcomes, close: Bool[Array, ""] | None = None) -> PerRow:
+    return jnp.zeros_like(jnp.max(log_p + log_q + a, axis=-1, keepdims=True))
 
 
 def chi2_divergence(log_p: LogProbs, log_q: LogProbs) -> PerRow:
