@@ -68,7 +68,7 @@ def first_calls(number: int | None = None) -> list[tuple[str, float, float]]:
 
     Diffrax and optimistix are imported before: whoever integrates a flow pays for that once, in some 0.5 s.
     """
-    import diffrax  # noqa: F401
+    import diffrax  # noqa: F401  (only so that it is there)
 
     jnp.zeros(3).block_until_ready()
     found = []

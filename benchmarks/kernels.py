@@ -14,6 +14,7 @@ import numpy as np
 from timing import Call, Row, compare, compiled
 
 import rlrazor as rz
+from rlrazor._numerics import kl_terms
 
 SHAPES = (64, 131072), (4096, 1000)
 BETA, GENTLE_BETA, ORDER, NUM_DRAWS = 0.7, 70.0, 2.0, 16.0
@@ -88,6 +89,18 @@ KERNELS: tuple[tuple[str, Function, str, Function, float, str], ...] = (
 )
 
 
+def tilt_with_one_choice(log_ref: jax.Array, reward: jax.Array) -> jax.Array:
+    return jax.nn.log_softmax(jnp.where(log_ref == -jnp.inf, -jnp.inf, log_ref + reward / BETA))
+
+
+# What XLA allows: it fuses a sum of products and a bare softmax into one call of a library, but no choice between two
+# formulas. A choice is a loop of its own, which writes an array that the library then reads.
+LIMITS: tuple[tuple[str, Function, str, Function, str], ...] = (
+    ("the terms of `kl_divergence`, not yet summed", kl_terms, "plain", plain_kl, "far"),
+    ("the plain tilt with one choice in it", tilt_with_one_choice, "plain", plain_tilt, "reward"),
+)
+
+
 def arguments(shape: tuple[int, int]) -> dict[str, tuple[jax.Array, jax.Array]]:
     """A reference, and beside it a far policy, a close one or a reward."""
     keys = jax.random.split(jax.random.key(0), 3)
@@ -115,7 +128,7 @@ def torch_calls(log_p: np.ndarray, second: np.ndarray) -> dict[str, Call]:
 
 
 def rows(runs: int, shapes: tuple[tuple[int, int], ...] = SHAPES) -> list[Row]:
-    """Every kernel at every shape, then the bare reading of both arguments and PyTorch."""
+    """Every kernel at every shape, then what limits it, the bare reading of both arguments, and PyTorch."""
     found = []
     for shape in shapes:
         given = arguments(shape)
@@ -125,6 +138,9 @@ def rows(runs: int, shapes: tuple[tuple[int, int], ...] = SHAPES) -> list[Row]:
             calls[what] = compiled(function, *given[second])
             few = max(runs // 5, 3) if "best" in what else runs
             found.append(compare(f"{what} {where}", calls[what], peer, compiled(other, *given[second]), few, aim))
+        for what, function, peer, other, second in LIMITS:
+            call, limit = (compiled(f, *given[second]) for f in (function, other))
+            found.append(compare(f"{what} {where}", call, peer, limit, runs))
         read = compiled(lambda a, b: jnp.einsum("rk,rk->r", a, b), *given["far"])
         found.append(compare(f"`kl_divergence` {where}", calls["`kl_divergence`"], "a dot product", read, runs))
         for what, second in (("`kl_divergence`", "far"), ("`tilt`", "reward")) if has_torch() else ():
