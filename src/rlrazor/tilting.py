@@ -106,17 +106,41 @@ def log_partition(log_ref: LogProbs, reward: Rewards, beta: Number) -> PerRow:
 
 def _log_partition_exact(log_ref: Outcomes, reward: Outcomes, beta: Numbers) -> Numbers:
     """For any reward and beta, `[..., 1]`."""
-    log_weights, top = _tilted_weights(log_ref, reward, reciprocal(beta))
+    gentle, deviation, mean = _around(log_ref, reward, beta)
+    weak = _weak(log_ref, deviation, mean, beta, gentle)
+    return jnp.where(gentle, weak, _strong(log_ref, reward, mean, beta, gentle))
+
+
+def _log_partition_frugal(log_ref: Outcomes, reward: Outcomes, beta: Numbers) -> Numbers:
+    """The same, where neither form is computed, or has memory, unless a row needs it."""
+    gentle, deviation, mean = _around(log_ref, reward, beta)
+    weak = jax.lax.cond(jnp.any(gentle), _weak, _none, log_ref, deviation, mean, beta, gentle)
+    strong = jax.lax.cond(jnp.any(~gentle), _strong, _none, log_ref, reward, mean, beta, gentle)
+    return jnp.where(gentle, weak, strong)
+
+
+def _around(log_ref: Outcomes, reward: Outcomes, beta: Numbers) -> tuple[Bool[Array, "..."], Outcomes, Numbers]:
+    """(No possible reward of the row is beta away from the mean, how far each is, the mean): what both forms share."""
     possible = log_ref != -jnp.inf
     finite = jnp.all(~possible | jnp.isfinite(reward), axis=-1, keepdims=True)
     allowed = jnp.where(possible & finite, reward, 0.0)
     mean = expectation(log_ref, allowed)[..., None]
     deviation = jnp.where(possible & finite, allowed - mean, 0.0)
-    gentle = finite & jnp.all(jnp.abs(deviation) < beta, axis=-1, keepdims=True)
-    beta_weak, beta_strong = jnp.where(gentle, beta, 1.0), jnp.where(gentle | (top == 0), 1.0, beta)
-    weak = _around_the_mean(log_ref, mean / beta_weak, jnp.where(gentle, deviation, 0.0) / beta_weak)
-    strong = top / beta_strong + log_sum(log_weights)[..., None]
-    return jnp.where(gentle, weak, strong)
+    return finite & jnp.all(jnp.abs(deviation) < beta, axis=-1, keepdims=True), deviation, mean
+
+
+def _weak(log_ref: Outcomes, deviation: Outcomes, mean: Numbers, beta: Numbers, gentle: Bool[Array, "..."]) -> Numbers:
+    beta = jnp.where(gentle, beta, 1.0)
+    return _around_the_mean(log_ref, mean / beta, jnp.where(gentle, deviation, 0.0) / beta)
+
+
+def _strong(log_ref: Outcomes, reward: Outcomes, mean: Numbers, beta: Numbers, gentle: Bool[Array, "..."]) -> Numbers:
+    log_weights, top = _tilted_weights(log_ref, reward, reciprocal(beta))
+    return top / jnp.where(gentle | (top == 0), 1.0, beta) + log_sum(log_weights)[..., None]
+
+
+def _none(log_ref: Outcomes, x: Outcomes, mean: Numbers, beta: Numbers, gentle: Bool[Array, "..."]) -> Numbers:
+    return jnp.zeros_like(mean / beta)
 
 
 def _log_partition_gentle(log_ref: Outcomes, reward: Outcomes, beta: Numbers) -> Numbers:
@@ -141,7 +165,7 @@ def _log_partition(log_ref: Outcomes, reward: Outcomes, beta: Numbers) -> Number
     possible = jnp.min(log_ref) != -jnp.inf
     steep, gentle = (jnp.all(found) for found in (highest - lowest >= 2 * beta, highest - lowest < beta))
     plain = steep & jnp.all(jnp.maximum(-lowest, highest) * reciprocal(beta) <= _FEW_NATS)
-    forms = _log_partition_exact, _log_partition_gentle, _log_partition_plain
+    forms = _log_partition_frugal, _log_partition_gentle, _log_partition_plain
     which = jnp.where(possible & plain, 2, jnp.where(possible & gentle, 1, 0))
     log_z: Numbers = jax.lax.switch(which, forms, log_ref, reward, beta)
     return log_z
