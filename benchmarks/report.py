@@ -1,7 +1,7 @@
 """Every measurement, as the table of `README.md` beside this file: `python benchmarks/report.py`, in some ten minutes.
 
 `--smoke` measures next to nothing and writes nothing: it shows that the benchmarks run. Each part has a process of its
-own, one after the other, with a host device for each core.
+own, one after the other; trainings and what grows with devices have a host device for each core.
 """
 
 import argparse
@@ -76,18 +76,18 @@ def scaling_curves(small: bool) -> tuple[dict[str, dict[str, tuple[float, float]
     return exponents, scaling.prediction()
 
 
-def on_every_core() -> None:
+def with_devices(number: int) -> None:
     """Set up a process."""
     import jax
 
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())
+    jax.config.update("jax_num_cpu_devices", number)
 
 
-def alone(part: Callable[[bool], Any], small: bool) -> Any:
+def alone(part: Callable[[bool], Any], small: bool, devices: int = 1) -> Any:
     """What a part measures, in a process of its own; in this one if nothing is timed."""
     if small:
         return part(small)
-    with ProcessPoolExecutor(1, get_context("spawn"), on_every_core) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), with_devices, (devices,)) as pool:
         return pool.submit(part, small).result()
 
 
@@ -100,18 +100,19 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 def shown(row: Row) -> tuple[str, ...]:
     """A row as text."""
     met = "" if row.aim is None else "met" if row.ratio <= row.aim else "**not met**"
-    aim = "" if row.aim is None else f"{row.aim:.2g}"
-    return row.what, f"{1e3 * row.ours:,.3g}", row.peer, f"{1e3 * row.theirs:,.3g}", f"{row.ratio:.2g}", aim, met
+    aim = "" if row.aim is None else f"{row.aim:.3g}"
+    return row.what, f"{1e3 * row.ours:,.3g}", row.peer, f"{1e3 * row.theirs:,.3g}", f"{row.ratio:.3g}", aim, met
 
 
 def report(small: bool) -> str:
     """Everything, in Markdown."""
+    cores = os.cpu_count() or 1
     kernels, memory, sixteen_bits = alone(kernel_rows, small)
     imported, first_calls = alone(first_uses, small)
-    rows = [*kernels, *alone(simulation_rows, small), imported, *alone(training_rows, small)]
-    exponents, predicted = alone(scaling_curves, small)
+    rows = [*kernels, *alone(simulation_rows, small), imported, *alone(training_rows, small, cores)]
+    exponents, predicted = alone(scaling_curves, small, cores)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "numpy", "scipy"))
-    device = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}"
+    device = f"{cores} cores ({platform.machine()}), Python {platform.python_version()}, {versions}"
     return "\n\n".join(
         (
             f"On {device}. Milliseconds are medians; a ratio is the median over pairs of runs, ours / peer.",

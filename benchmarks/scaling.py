@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from kernels import BETA, NUM_DRAWS, tilted
+from matplotlib.ticker import NullFormatter, NullLocator, StrMethodFormatter
 from timing import compiled, seconds
 
 import rlrazor as rz
@@ -23,6 +24,7 @@ KERNELS: dict[str, tuple[Callable[..., jax.Array], str]] = {
     "log_partition": (tilted(rz.log_partition, BETA), "reward"),
     "best_of_n": (tilted(rz.best_of_n, NUM_DRAWS), "reward"),
 }
+COLORS = dict(zip((*KERNELS, "two-mode runs"), ("#1f6fb4", "#d1495b", "#2e8b57", "#5e3c99", "#3b3b3b"), strict=True))
 NUM_ROWS, NUM_OUTCOMES = 64, 4096
 # The prediction: a vocabulary and tokens that do not fit one device, and the data sheet of an H100 (SXM, 80 GB).
 VOCABULARY, TOKENS, NUM_GPUS, BANDWIDTH, SHARE = 256_000, 1_000_000, 8, 3.35e12, 0.8
@@ -130,19 +132,27 @@ def curves(runs: int, *, small: bool = False) -> dict[str, dict[str, Curve]]:
 
 def draw(found: dict[str, dict[str, Curve]], path: Path) -> None:
     """One panel for each thing that grows: points measured, lines fitted."""
-    figure, axes = plotting.panels([["outcomes", "rows"], ["steps", "devices"]], 5.2)
-    colors = dict(zip(KERNELS, ("#1f4e9c", "#d1662a", "#2a8a57", "#7b4ea3"), strict=True))
-    for what, by_name in found.items():
-        ax = axes[what]
-        for name, curve in by_name.items():
-            color, (exponent, _) = colors.get(name, "#333333"), curve.exponents()
-            size, milliseconds = curve.size[curve.larger], 1e3 * curve.seconds[curve.larger]
-            line = np.exp(np.log(milliseconds).mean()) * (size / np.exp(np.log(size).mean())) ** exponent
-            ax.plot(curve.size, 1e3 * curve.seconds, "o", color=color, ms=3.5)
-            ax.plot(size, line, "-", color=color, label=f"{name}: $\\propto n^{{{exponent:.2f}}}$")
-        ax.set(xscale="log", yscale="log", xlabel=f"{what} $n$", ylabel="milliseconds")
-        ax.legend(fontsize=6.5)
-    figure.savefig(path, dpi=200)
+    with plotting.figure_style():
+        figure, axes = plotting.panels([["outcomes", "rows"], ["steps", "devices"]], 4.6)
+        for what, by_name in found.items():
+            ax = axes[what]
+            for name, curve in by_name.items():
+                color, (exponent, _) = COLORS[name], curve.exponents()
+                size, milliseconds = curve.size[curve.larger], 1e3 * curve.seconds[curve.larger]
+                line = np.exp(np.log(milliseconds).mean()) * (size / np.exp(np.log(size).mean())) ** exponent
+                ax.plot(curve.size, 1e3 * curve.seconds, "o", color=color, ms=3)
+                ax.plot(size, line, "-", color=color, label=f"{name}: time $\\propto n^{{{exponent:.2f}}}$")
+            ax.set(xscale="log", yscale="log", xlabel=f"{what} $n$", ylabel="milliseconds")
+            sizes = next(iter(by_name.values())).size
+            if len(sizes) <= 5:
+                ax.set_xticks(sizes, map(str, sizes))
+                ax.xaxis.set_minor_locator(NullLocator())
+                ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                ax.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if what == "devices" else NullFormatter())
+            low, high = ax.get_ylim()
+            ax.set_ylim(low, high * (high / low) ** (0.5 if len(by_name) > 1 else 0.15))  # room for the key
+            ax.legend(loc="upper left" if what != "devices" else "upper right")
+        figure.savefig(path, dpi=200)
 
 
 def prediction() -> dict[str, float]:
