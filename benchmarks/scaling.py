@@ -122,12 +122,14 @@ def curves(runs: int, *, small: bool = False) -> dict[str, dict[str, Curve]]:
     steps = [20, 40, 80] if small else [50, 100, 200, 400, 800]
     batch, width = (4, 64) if small else (NUM_ROWS, NUM_OUTCOMES)
     few = max(runs // 3, 2)
-    return {
+    found = {
         "outcomes": {name: kernel_curve(name, [(batch, k) for k in outcomes], outcomes, few) for name in KERNELS},
         "rows": {name: kernel_curve(name, [(n, width) for n in rows], rows, few) for name in KERNELS},
         "steps": {"two-mode runs": steps_curve(steps, few)},
-        "devices": {"two-mode runs": devices_curve(few, 2 * len(jax.devices()))},
     }
+    if len(jax.devices()) > 1:
+        found["devices"] = {"two-mode runs": devices_curve(few, (2 if small else 8) * len(jax.devices()))}
+    return found
 
 
 def draw(found: dict[str, dict[str, Curve]], path: Path) -> None:
