@@ -76,8 +76,8 @@ def log_partition(log_ref: LogProbs, reward: Rewards, beta: Number) -> PerRow:
 
     beta log Z is the best attainable value of E_pi[reward] - beta KL(pi || ref). While no reward lies more than
     beta from the mean it is computed as E_ref[x] + log(1 + E_ref[e^y - 1 - y]), where x = reward / beta and
-    y = x - E_ref[x], so that beta log Z stays accurate as beta -> inf. Elsewhere it is a sum relative to the best reward,
-    or the textbook's where no reward of the batch is large.
+    y = x - E_ref[x], so that beta log Z stays accurate as beta -> inf. Elsewhere it is a sum relative to the best
+    reward, or the textbook's where no reward of the batch is large.
 
     Args:
         log_ref: reference policy, `[..., outcomes]`.
