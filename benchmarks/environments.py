@@ -1,8 +1,8 @@
 """Transitions that the worlds of `generalization` step and score in a second, on all cores, after compilation.
 
-A transition of the walk is one call of its verifier, with the
-action drawn for it; a scored state is one of `exact_scores`, which gives the published accuracy without sampling. An
-answer of the card game is a number for every card and a formula, drawn and paid.
+A transition of the walk is one call of its verifier, with the action drawn for it; a scored state is one of
+`exact_scores`, which gives the published accuracy without sampling. An answer of the card game is a number for every
+card and a formula, drawn and paid.
 """
 
 import statistics
@@ -15,7 +15,6 @@ from timing import seconds
 from rlrazor.tasks import navigation, points
 
 NUM_ROUTES, NUM_HANDS, GROUP_SIZE, NUM_RUNS = 20_000, 20_000, 8, 15
-AIM = 1e6
 
 
 def a_second(call: Callable[[], object], done: float) -> float:

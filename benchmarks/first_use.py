@@ -1,5 +1,6 @@
 """What a first use costs: the import, and the first call of public functions, which traces and compiles them."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -68,8 +69,7 @@ def first_calls(number: int | None = None) -> list[tuple[str, float, float]]:
 
     Diffrax and optimistix are imported before: whoever integrates a flow pays for that once, in some 0.5 s.
     """
-    import diffrax  # noqa: F401  (only so that it is there)
-
+    importlib.import_module("diffrax")
     jnp.zeros(3).block_until_ready()
     found = []
     for name, call in list(calls().items())[:number]:

@@ -6,7 +6,7 @@ and large rewards, and gives NaN where an outcome is impossible.
 
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,26 +66,54 @@ def tilted(function: Function, beta: float) -> Function:
     return lambda log_ref, reward: function(log_ref, reward, beta)
 
 
-# (what, ours, the peer's name, the peer, the aim, whether the second array is a reward, a far policy or a close one)
-KERNELS: tuple[tuple[str, Function, str, Function, float, str], ...] = (
-    ("`kl_divergence`", rz.kl_divergence, "plain", plain_kl, 1.3, "far"),
-    ("its gradient, both arguments", gradient(rz.kl_divergence), "plain", gradient(plain_kl), 1.3, "far"),
-    ("`tilt`", tilted(rz.tilt, BETA), "plain", plain_tilt, 1.5, "reward"),
-    ("`log_partition`", tilted(rz.log_partition, BETA), "plain", plain_log_partition(BETA), 1.5, "reward"),
-    (
+class Kernel(NamedTuple):
+    """What is measured, against what, and on which arguments.
+
+    Attributes:
+        what: is called.
+        ours: the function.
+        theirs: the peer.
+        second: what stands beside the reference: a policy that is far, one that is close, or a reward.
+        aim: the largest ratio that is aimed at; None where there is none.
+        peer: what the peer is called.
+        share: of the runs, since some take seconds.
+    """
+
+    what: str
+    ours: Function
+    theirs: Function
+    second: str
+    aim: float | None
+    peer: str = "plain"
+    share: float = 1.0
+
+
+KERNELS = (
+    Kernel("`kl_divergence`", rz.kl_divergence, plain_kl, "far", 1.3),
+    Kernel("its gradient, both arguments", gradient(rz.kl_divergence), gradient(plain_kl), "far", 1.3),
+    Kernel("`tilt`", tilted(rz.tilt, BETA), plain_tilt, "reward", 1.5),
+    Kernel("`log_partition`", tilted(rz.log_partition, BETA), plain_log_partition(BETA), "reward", 1.5),
+    Kernel(
         "`log_partition`, beta above all rewards",
         tilted(rz.log_partition, GENTLE_BETA),
-        "plain",
         plain_log_partition(GENTLE_BETA),
-        1.5,
         "reward",
+        1.5,
     ),
-    ("`jensen_shannon_divergence`", rz.jensen_shannon_divergence, "plain", plain_jensen_shannon, 1.5, "far"),
-    ("`total_variation`", rz.total_variation, "plain", plain_total_variation, 1.5, "far"),
-    ("`hellinger_distance`", rz.hellinger_distance, "plain", plain_hellinger, 1.5, "far"),
-    ("`renyi_divergence` 2", renyi, "plain", plain_renyi, 1.5, "far"),
-    ("`renyi_divergence` 2 of policies that nearly agree", renyi, "plain", plain_renyi, 1.5, "close"),
-    ("`best_of_n`", tilted(rz.best_of_n, NUM_DRAWS), "sort of three operands", bare_sort, 1.5, "reward"),
+    Kernel("`jensen_shannon_divergence`", rz.jensen_shannon_divergence, plain_jensen_shannon, "far", 1.5),
+    Kernel("`total_variation`", rz.total_variation, plain_total_variation, "far", 1.5),
+    Kernel("`hellinger_distance`", rz.hellinger_distance, plain_hellinger, "far", 1.5),
+    Kernel("`renyi_divergence` 2", renyi, plain_renyi, "far", 1.5),
+    Kernel("`renyi_divergence` 2 of policies that nearly agree", renyi, plain_renyi, "close", 1.5),
+    Kernel(
+        "`best_of_n`",
+        tilted(rz.best_of_n, NUM_DRAWS),
+        bare_sort,
+        "reward",
+        1.5,
+        peer="sort of three operands",
+        share=0.2,
+    ),
 )
 
 
@@ -93,11 +121,17 @@ def tilt_with_one_choice(log_ref: jax.Array, reward: jax.Array) -> jax.Array:
     return jax.nn.log_softmax(jnp.where(log_ref == -jnp.inf, -jnp.inf, log_ref + reward / BETA))
 
 
+def dot_product(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    return jnp.einsum("rk,rk->r", log_p, log_q)
+
+
 # What XLA allows: it fuses a sum of products and a bare softmax into one call of a library, but no choice between two
-# formulas. A choice is a loop of its own, which writes an array that the library then reads.
-LIMITS: tuple[tuple[str, Function, str, Function, str], ...] = (
-    ("the terms of `kl_divergence`, not yet summed", kl_terms, "plain", plain_kl, "far"),
-    ("the plain tilt with one choice in it", tilt_with_one_choice, "plain", plain_tilt, "reward"),
+# formulas. A choice is a loop of its own, which writes an array that the library then reads. A dot product
+# only reads both arguments.
+LIMITS = (
+    Kernel("the terms of `kl_divergence`, not yet summed", kl_terms, plain_kl, "far", None),
+    Kernel("the plain tilt with one choice in it", tilt_with_one_choice, plain_tilt, "reward", None),
+    Kernel("`kl_divergence`", rz.kl_divergence, dot_product, "far", None, peer="a dot product"),
 )
 
 
@@ -116,46 +150,41 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def torch_calls(log_p: np.ndarray, second: np.ndarray) -> dict[str, Call]:
-    """The same in PyTorch, where it has a function for it."""
+def torch_calls(log_p: np.ndarray, second: np.ndarray, what: str) -> list[Call]:
+    """The kernel in PyTorch, if it has a function for it."""
     import torch
 
     a, b = torch.from_numpy(np.array(log_p)), torch.from_numpy(np.array(second))
-    return {
+    theirs: dict[str, Call] = {
         "`kl_divergence`": lambda: torch.nn.functional.kl_div(b, a, reduction="none", log_target=True).sum(-1),
         "`tilt`": lambda: torch.log_softmax(a + b / BETA, -1),
     }
+    return [theirs[what]] if what in theirs else []
 
 
 def rows(runs: int, shapes: tuple[tuple[int, int], ...] = SHAPES) -> list[Row]:
-    """Every kernel at every shape, then what limits it, the bare reading of both arguments, and PyTorch."""
+    """Every kernel at every shape, then what limits it, and PyTorch."""
     found = []
     for shape in shapes:
-        given = arguments(shape)
-        where = f"[{shape[0]:,}, {shape[1]:,}]"
-        calls: dict[str, Call] = {}
-        for what, function, peer, other, aim, second in KERNELS:
-            calls[what] = compiled(function, *given[second])
-            few = max(runs // 5, 3) if "best" in what else runs
-            found.append(compare(f"{what} {where}", calls[what], peer, compiled(other, *given[second]), few, aim))
-        for what, function, peer, other, second in LIMITS:
-            call, limit = (compiled(f, *given[second]) for f in (function, other))
-            found.append(compare(f"{what} {where}", call, peer, limit, runs))
-        read = compiled(lambda a, b: jnp.einsum("rk,rk->r", a, b), *given["far"])
-        found.append(compare(f"`kl_divergence` {where}", calls["`kl_divergence`"], "a dot product", read, runs))
-        for what, second in (("`kl_divergence`", "far"), ("`tilt`", "reward")) if has_torch() else ():
-            theirs = torch_calls(*map(np.asarray, given[second]))[what]
-            theirs()
-            found.append(compare(f"{what} {where}", calls[what], "PyTorch", theirs, runs, 1.0))
+        given, where = arguments(shape), f"[{shape[0]:,}, {shape[1]:,}]"
+        for kernel in KERNELS + LIMITS:
+            ours, theirs = (compiled(function, *given[kernel.second]) for function in (kernel.ours, kernel.theirs))
+            few = max(int(kernel.share * runs), min(runs, 3))
+            found.append(compare(f"{kernel.what} {where}", ours, kernel.peer, theirs, few, kernel.aim))
+        for kernel in KERNELS if has_torch() else ():
+            for theirs in torch_calls(*map(np.asarray, given[kernel.second]), kernel.what):
+                theirs()
+                ours = compiled(kernel.ours, *given[kernel.second])
+                found.append(compare(f"{kernel.what} {where}", ours, "PyTorch", theirs, runs, 1.0))
     return found
 
 
 def memory(shape: tuple[int, int] = SHAPES[1]) -> list[tuple[str, float]]:
     """Temporary memory of every kernel, in arrays of the size of one argument."""
     given, found = arguments(shape), []
-    for what, function, _, _, _, second in KERNELS:
-        size = jax.jit(function).lower(*given[second]).compile().memory_analysis()
-        found.append((what, size.temp_size_in_bytes / given[second][0].nbytes))
+    for kernel in KERNELS:
+        size = jax.jit(kernel.ours).lower(*given[kernel.second]).compile().memory_analysis()
+        found.append((kernel.what, size.temp_size_in_bytes / given[kernel.second][0].nbytes))
     return found
 
 

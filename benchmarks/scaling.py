@@ -1,30 +1,26 @@
 """How time and memory grow with outcomes, rows, steps and devices: measured, fitted as power laws, and extrapolated."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import kernels
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from kernels import BETA, NUM_DRAWS, tilted
 from matplotlib.ticker import NullFormatter, NullLocator, StrMethodFormatter
-from timing import compiled, seconds
+from simulations import rl_runs
+from timing import seconds
 
-import rlrazor as rz
 from rlrazor import plotting
 from rlrazor.tasks import two_mode
 
 FIGURE = Path(__file__).with_name("scaling.png")
-KERNELS: dict[str, tuple[Callable[..., jax.Array], str]] = {
-    "kl_divergence": (rz.kl_divergence, "far"),
-    "tilt": (tilted(rz.tilt, BETA), "reward"),
-    "log_partition": (tilted(rz.log_partition, BETA), "reward"),
-    "best_of_n": (tilted(rz.best_of_n, NUM_DRAWS), "reward"),
-}
-COLORS = dict(zip((*KERNELS, "two-mode runs"), ("#1f6fb4", "#d1495b", "#2e8b57", "#5e3c99", "#3b3b3b"), strict=True))
+NAMES = ("kl_divergence", "tilt", "log_partition", "best_of_n")
+GROWING = tuple((name, kernel) for name in NAMES for kernel in kernels.KERNELS if kernel.what == f"`{name}`")
+COLORS = dict(zip((*NAMES, "two-mode runs"), ("#1f6fb4", "#d1495b", "#2e8b57", "#5e3c99", "#3b3b3b"), strict=True))
 NUM_ROWS, NUM_OUTCOMES = 64, 4096
 # The prediction: a vocabulary and tokens that do not fit one device, and the data sheet of an H100 (SXM, 80 GB).
 VOCABULARY, TOKENS, NUM_GPUS, BANDWIDTH, SHARE = 256_000, 1_000_000, 8, 3.35e12, 0.8
@@ -49,70 +45,47 @@ class Curve(NamedTuple):
         return slice((len(self.size) - 1) // 2, None)
 
 
-def measure(
-    function: Callable[..., object], arguments: Sequence[tuple[jax.Array, ...]], size: Sequence[int], runs: int
-) -> Curve:
-    """The curve of one function over arguments of growing size."""
-    times, memory = [], []
-    for given in arguments:
-        call = compiled(function, *given)
-        times.append(statistics.median(seconds(call) for _ in range(runs)))
-        analysis = jax.jit(function).lower(*given).compile().memory_analysis()
-        memory.append(analysis.temp_size_in_bytes + analysis.output_size_in_bytes)
-    return Curve(np.array(size), np.array(times), np.array(memory))
+def measure(cases: Iterable[tuple[int, Callable[..., object], tuple[jax.Array, ...]]], runs: int) -> Curve:
+    """The curve of (size, function, its arguments)."""
+    points = []
+    for size, function, given in cases:
+        program = jax.jit(function).lower(*given).compile()
+        memory = program.memory_analysis()
+
+        def call(program: Any = program, given: tuple[jax.Array, ...] = given) -> object:
+            return jax.block_until_ready(program(*given))
+
+        call()
+        time = statistics.median(seconds(call) for _ in range(runs))
+        points.append((size, time, memory.temp_size_in_bytes + memory.output_size_in_bytes))
+    return Curve(*(np.array(column) for column in zip(*points, strict=True)))
 
 
-def kernel_curve(name: str, shapes: Sequence[tuple[int, int]], size: Sequence[int], runs: int) -> Curve:
-    """A kernel over arrays of these shapes."""
-    function, second = KERNELS[name]
-    given = []
-    for shape in shapes:
-        keys = jax.random.split(jax.random.key(0))
-        log_ref, other = (jax.random.normal(key, shape, jnp.float32) for key in keys)
-        given.append((jax.nn.log_softmax(log_ref), other if second == "reward" else jax.nn.log_softmax(other)))
-    return measure(function, given, size, runs)
+def kernel_curve(kernel: kernels.Kernel, shapes: Sequence[tuple[int, int]], axis: int, runs: int) -> Curve:
+    """A kernel over arrays that grow along an axis."""
+    return measure(((shape[axis], kernel.ours, kernels.arguments(shape)[kernel.second]) for shape in shapes), runs)
 
 
 def steps_curve(numbers: Sequence[int], runs: int) -> Curve:
     """Two-mode runs by the number of updates."""
-    setting = two_mode.bimodal_setting()
-    times, memory = [], []
-    for num_steps in numbers:
-
-        def simulate(keys: jax.Array, num_steps: int = num_steps) -> two_mode.Run:
-            options = {"direction": two_mode.REVERSE, "learning_rate": 0.01, "slow_factor": 0.005, "num_samples": 1000}
-            return two_mode.sampled_runs(setting, keys, **options, num_steps=num_steps)
-
-        curve = measure(simulate, [(jax.random.split(jax.random.key(0), 4),)], [num_steps], runs)
-        times.append(curve.seconds[0])
-        memory.append(curve.memory[0])
-    return Curve(np.array(numbers), np.array(times), np.array(memory))
+    simulate, keys = partial(rl_runs, two_mode.bimodal_setting()), jax.random.split(jax.random.key(0), 4)
+    return measure(((number, partial(simulate, num_steps=number), (keys,)) for number in numbers), runs)
 
 
-def devices_curve(runs: int, num_seeds: int = 16) -> Curve:
+def devices_curve(runs: int, num_seeds: int) -> Curve:
     """Two-mode runs, the seeds shared out over 1, 2, 4, ... devices, one for each core."""
-    setting, times, memory = two_mode.bimodal_setting(), [], []
-    numbers = [n for n in (1, 2, 4, 8, 16) if n <= len(jax.devices())]
-    for number in numbers:
-        shares = NamedSharding(Mesh(np.array(jax.devices()[:number]), ("devices",)), PartitionSpec("devices"))
+    setting, keys = two_mode.bimodal_setting(), jax.random.split(jax.random.key(0), num_seeds)
 
-        def last_drop(key: jax.Array) -> jax.Array:
-            options = {"direction": two_mode.REVERSE, "learning_rate": 0.01, "slow_factor": 0.005}
-            runs = two_mode.sampled_runs(setting, key[None], **options, num_steps=200, num_samples=1000)
-            return runs.progress.drop[0, -1]
+    def share(keys: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda key: rl_runs(setting, key[None]).progress.drop[0, -1], keys)
 
-        def simulate(keys: jax.Array, mesh: Mesh = shares.mesh) -> jax.Array:
-            def share(keys: jax.Array) -> jax.Array:
-                return jax.lax.map(last_drop, keys)
+    def cases() -> Iterator[tuple[int, Callable[..., object], tuple[jax.Array, ...]]]:
+        for number in (n for n in (1, 2, 4, 8, 16) if n <= len(jax.devices())):
+            mesh, spec = Mesh(np.array(jax.devices()[:number]), ("devices",)), PartitionSpec("devices")
+            shared = jax.shard_map(share, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+            yield number, shared, (jax.device_put(keys, NamedSharding(mesh, spec)),)
 
-            spec = PartitionSpec("devices")
-            return jax.shard_map(share, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(keys)
-
-        keys = jax.device_put(jax.random.split(jax.random.key(0), num_seeds), shares)
-        curve = measure(simulate, [(keys,)], [number], runs)
-        times.append(curve.seconds[0])
-        memory.append(curve.memory[0])
-    return Curve(np.array(numbers), np.array(times), np.array(memory))
+    return measure(cases(), runs)
 
 
 def curves(runs: int, *, small: bool = False) -> dict[str, dict[str, Curve]]:
@@ -123,8 +96,8 @@ def curves(runs: int, *, small: bool = False) -> dict[str, dict[str, Curve]]:
     batch, width = (4, 64) if small else (NUM_ROWS, NUM_OUTCOMES)
     few = max(runs // 3, 2)
     found = {
-        "outcomes": {name: kernel_curve(name, [(batch, k) for k in outcomes], outcomes, few) for name in KERNELS},
-        "rows": {name: kernel_curve(name, [(n, width) for n in rows], rows, few) for name in KERNELS},
+        "outcomes": {name: kernel_curve(kernel, [(batch, k) for k in outcomes], 1, few) for name, kernel in GROWING},
+        "rows": {name: kernel_curve(kernel, [(n, width) for n in rows], 0, few) for name, kernel in GROWING},
         "steps": {"two-mode runs": steps_curve(steps, few)},
     }
     if len(jax.devices()) > 1:

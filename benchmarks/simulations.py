@@ -1,5 +1,7 @@
 """Simulations: two-mode runs against their random numbers, gradient flows against SciPy's, answers of many tokens."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,16 +15,16 @@ NUM_SEEDS, NUM_STEPS, NUM_SAMPLES = 16, 200, 1000
 NUM_FLOWS, NUM_OUTCOMES, END, TOLERANCE = 1000, 10, 5.0, 1e-6
 
 
+def rl_runs(setting: two_mode.Setting, keys: jax.Array, num_steps: int = NUM_STEPS) -> two_mode.Run:
+    """The published RL runs, bi-modal, a seed a key."""
+    options = {"direction": two_mode.REVERSE, "learning_rate": 0.01, "slow_factor": 0.005}
+    return two_mode.sampled_runs(setting, keys, **options, num_steps=num_steps, num_samples=NUM_SAMPLES)
+
+
 def two_mode_runs(runs: int, num_seeds: int = NUM_SEEDS) -> Row:
     """Seeded RL runs as published, against drawing what they sample; both float32."""
     keys = jax.random.split(jax.random.key(0), num_seeds)
     setting = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), two_mode.bimodal_setting())
-
-    def simulate(keys: jax.Array) -> two_mode.Run:
-        sizes = {"num_steps": NUM_STEPS, "num_samples": NUM_SAMPLES}
-        return two_mode.sampled_runs(
-            setting, keys, direction=two_mode.REVERSE, learning_rate=0.01, slow_factor=0.005, **sizes
-        )
 
     def draw(keys: jax.Array) -> jax.Array:
         def one(key: jax.Array) -> jax.Array:
@@ -34,7 +36,9 @@ def two_mode_runs(runs: int, num_seeds: int = NUM_SEEDS) -> Row:
         return jax.vmap(one)(keys)
 
     what = f"{num_seeds} two-mode RL runs, {NUM_STEPS} updates of {NUM_SAMPLES:,} samples"
-    return compare(what, compiled(simulate, keys), "their normal numbers", compiled(draw, keys), runs, 3.0)
+    return compare(
+        what, compiled(partial(rl_runs, setting), keys), "their normal numbers", compiled(draw, keys), runs, 3.0
+    )
 
 
 def gradient_flows(runs: int, num_flows: int = NUM_FLOWS) -> Row:

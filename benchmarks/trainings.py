@@ -91,9 +91,7 @@ def ours(train: Callable[..., Any], world: parity.World, bases: parity.Base) -> 
 
 def rows(runs: int) -> list[Row]:
     """Whole trainings of two methods with their measures: ours on all cores against PyTorch, eager and at its best."""
-    world = parity.split_world(images.load_mnist(), images.load_fashion(), num_test=1000)
-    base = jax.jit(parity.make_base)(world, parity.init_network(jax.random.key(0)))
-    check_measures(world, base)
+    world, base = checked_world()
     program = ours(training, world, jax.tree.map(lambda leaf: leaf[None], base))
     cores, devices, found = torch.get_num_threads(), len(jax.local_devices()), []
     for method in (SFT_1, GRPO):
@@ -108,6 +106,14 @@ def rows(runs: int) -> list[Row]:
             found.append(Row(what, fast / devices, peer, slow / at_once, ratio * at_once / devices, 1.0))
     torch.set_num_threads(cores)
     return found
+
+
+def checked_world() -> tuple[parity.World, parity.Base]:
+    """The world and its base, on which both sides measure the same."""
+    world = parity.split_world(images.load_mnist(), images.load_fashion(), num_test=1000)
+    base = jax.jit(parity.make_base)(world, parity.init_network(jax.random.key(0)))
+    check_measures(world, base)
+    return world, base
 
 
 def check_measures(world: parity.World, base: parity.Base) -> None:
@@ -164,9 +170,7 @@ def batched(world: parity.World, base: parity.Base) -> Table:
 
 def main() -> None:
     """Print the tables."""
-    world = parity.split_world(images.load_mnist(), images.load_fashion(), num_test=1000)
-    base = jax.jit(parity.make_base)(world, parity.init_network(jax.random.key(0)))
-    check_measures(world, base)
+    world, base = checked_world()
     console = Console()
     console.print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__}")
     if jax.default_backend() != "cpu":

@@ -127,10 +127,9 @@ def shared_log_ratio(log_p: Elementwise, log_q: Elementwise) -> tuple[Elementwis
 @jax.custom_jvp
 def mass_gap(log_p: Elementwise, log_q: Elementwise) -> Elementwise:
     """The difference q - p, also where they nearly agree."""
-    p, q, x = jnp.exp(log_p), jnp.exp(log_q), log_q - jnp.where(log_p == -jnp.inf, 0.0, log_p)
-    near = jnp.abs(x) < 1
-    x_near = jnp.where(near, x, 0.0)
-    return jnp.where(near & (log_p != -jnp.inf), p * x_near * (1 + x_near / 2 * expm1_tail(x_near)), q - p)
+    p_zero = log_p == -jnp.inf
+    log_ratio = jnp.where(p_zero, jnp.inf, log_q - jnp.where(p_zero, 0.0, log_p))
+    return expm1_ratio(jnp.exp(log_p), jnp.exp(log_q), log_ratio, jnp.ones_like(log_ratio))
 
 
 mass_gap.defjvps(lambda dp, _, log_p, log_q: -dp * jnp.exp(log_p), lambda dq, _, log_p, log_q: dq * jnp.exp(log_q))
@@ -187,9 +186,8 @@ def jensen_shannon_terms(log_p: Elementwise, log_q: Elementwise, w: Elementwise)
     high, low = jnp.maximum(log_p, log_q), jnp.minimum(log_p, log_q)
     alone = low == -jnp.inf
     d = jnp.where(alone, 0.0, high) - jnp.where(alone, 0.0, low)
-    d_near = jnp.where(d < 1, d, 0.0)
-    e = jnp.exp(-d)
-    change = v * jnp.where(d < 1, -d_near * (1 - d_near / 2 * expm1_tail(-d_near)), e - 1)
+    e, one = jnp.exp(-d), jnp.ones_like(d)
+    change = v * expm1_ratio(one, e, -d, one)
     close = change > -0.5
     ratio = jnp.maximum(jnp.where(close, 1 + change, u + v * e), jnp.finfo(e.dtype).tiny)
     rounded_off = jnp.where(close, change - (ratio - 1), 0.0) / ratio

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rlrazor._numerics import (
+    Elementwise,
     bregman,
     expectation,
     jensen_shannon_terms,
@@ -32,8 +33,6 @@ from rlrazor._numerics import (
 )
 from rlrazor._types import LogProbs, Number, PerRow
 from rlrazor.checks import floating_array, nonnegative, outcome_arrays
-
-Outcomes = Float[Array, "..."]
 
 
 def entropy(log_p: LogProbs) -> PerRow:
@@ -197,23 +196,23 @@ def renyi_divergence(log_p: LogProbs, log_q: LogProbs, order: Number) -> PerRow:
     return jnp.where(jnp.isinf(order), jnp.maximum(worst, 0.0), at_order)[..., 0]
 
 
-def _tsallis(log_p: Outcomes, log_q: Outcomes, a: Outcomes, close: Bool[Array, ""]) -> PerRow:
+def _tsallis(log_p: Elementwise, log_q: Elementwise, a: Elementwise, close: Bool[Array, ""]) -> PerRow:
     return renyi_terms(log_p, log_q, a).sum(-1, keepdims=True)
 
 
 @with_derivatives_of(_tsallis)  # for those of a condition keep every intermediate array of both its branches
-def _tsallis_where_close(log_p: Outcomes, log_q: Outcomes, a: Outcomes, close: Bool[Array, ""]) -> PerRow:
+def _tsallis_where_close(log_p: Elementwise, log_q: Elementwise, a: Elementwise, close: Bool[Array, ""]) -> PerRow:
     found: PerRow = jax.lax.cond(close, _tsallis, _nothing, log_p, log_q, a, close)
     return found
 
 
-def _log_worst_ratio(log_p: Outcomes, log_q: Outcomes, a: Outcomes) -> PerRow:
+def _log_worst_ratio(log_p: Elementwise, log_q: Elementwise, a: Elementwise) -> PerRow:
     possible = log_p != -jnp.inf
     log_ratio = jnp.where(possible, log_p - jnp.where(possible, log_q, 0.0), -jnp.inf)
     return jnp.max(log_ratio + jnp.zeros_like(a), axis=-1, keepdims=True)
 
 
-def _nothing(log_p: Outcomes, log_q: Outcomes, a: Outcomes, close: Bool[Array, ""] | None = None) -> PerRow:
+def _nothing(log_p: Elementwise, log_q: Elementwise, a: Elementwise, close: Bool[Array, ""] | None = None) -> PerRow:
     return jnp.zeros_like(jnp.max(log_p + log_q + a, axis=-1, keepdims=True))
 
 

@@ -26,12 +26,10 @@ from rlrazor._numerics import (
     reciprocal,
     with_derivatives_of,
 )
-from rlrazor._types import LogProbs, Number, PerRow, Policy, Rewards, Scalar
+from rlrazor._types import LogProbs, Number, Numbers, Outcomes, PerRow, Policy, Rewards, Scalar
 from rlrazor.checks import boolean_array, floating_array, nonnegative, outcome_arrays
 from rlrazor.divergences import cross_entropy, kl_divergence
 
-Outcomes = Float[Array, "*#batch outcomes"]
-Numbers = Float[Array, "*#batch #outcomes"]
 # Up to here log ref + reward / beta is rounded by no more than log ref itself is, which ranges over some nats.
 _FEW_NATS = 16.0
 Solved = tuple[Float[Array, " outcomes"], Scalar, Scalar, Scalar, Bool[Array, ""]]
